@@ -1,0 +1,427 @@
+//! The camera behind its mutex, and the capture thread: opens it when somebody looks, publishes every whole
+//! picture, restarts what stalls, reopens what was unplugged, lets go when nobody looks.
+//!
+//! The thread waits for pictures with the mutex released and checks, once it has the mutex, that the stream is
+//! still the one it waited for (`generation`): so a still never waits behind a frame period or a stall.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use parking_lot::Mutex;
+
+use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
+use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
+use crate::hub::Hub;
+use crate::jpeg::{self, Fault};
+use crate::os;
+
+/// Buffers of the live stream: enough for a capture thread that comes late by two periods.
+const LIVE_BUFFERS: u32 = 4;
+/// Longest sleep of the capture thread, so that a stop or a stall is noticed.
+const TICK: Duration = Duration::from_millis(250);
+/// Between attempts to open the camera: while somebody waits, and at most.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
+/// No whole picture for this long, or for ten periods, is a stall.
+const STALL: Duration = Duration::from_secs(2);
+/// A camera that never sends a first picture in time is given twice as long each time, up to this.
+const STALL_MAX: Duration = Duration::from_secs(16);
+/// After so many pictures of one unexpected size that size is taken as the truth.
+const STRANGE_SIZE_LIMIT: u32 = 10;
+
+/// What the live stream is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Size and rate to ask for.
+    pub live: Mode,
+    /// Let go of the camera after so long without anybody; `None` keeps it open always.
+    pub idle: Option<Duration>,
+}
+
+/// The camera as the rest of the program knows it.
+pub struct Camera {
+    source: Box<dyn Source>,
+    settings: Settings,
+    hub: Arc<Hub>,
+    pool: Arc<Pool>,
+    /// The camera mutex.
+    slot: Mutex<Slot>,
+    status: Mutex<Status>,
+    counters: Counters,
+    is_stopping: AtomicBool,
+}
+
+/// What the camera mutex guards.
+#[derive(Default)]
+struct Slot {
+    device: Option<Box<dyn Device>>,
+    /// `None`: the capture thread has to start, or to return to, the live stream.
+    live: Option<Live>,
+    /// Changes with every start, stop, open and close.
+    generation: u64,
+    /// Sequence number of the newest frame made.
+    sequence: u64,
+}
+
+/// The running live stream.
+struct Live {
+    mode: Mode,
+    /// When it started, or the last whole picture came.
+    alive_at: Instant,
+    /// Whether a whole picture has come since it started.
+    has_pictures: bool,
+    driver_sequence: Option<u32>,
+    last_exposure: Duration,
+    strange: Option<(Size, u32)>,
+}
+
+/// What the camera is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody looks; the camera is closed on purpose.
+    Asleep,
+    /// Opened or about to be; no picture yet.
+    Starting,
+    /// Pictures come.
+    Live,
+    /// Not to be had; the text says why and what to do.
+    Lost(String),
+}
+
+/// What the camera is doing, and which one it is.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// See [`Phase`].
+    pub phase: Phase,
+    /// The camera that was last opened.
+    pub identity: Option<Identity>,
+    /// Size and rate of the live stream, as the camera gave them.
+    pub mode: Option<Mode>,
+    /// When the camera was opened; `None` while it is closed.
+    opened_at: Option<Instant>,
+    /// Time it was open before that.
+    open_before: Duration,
+}
+
+/// Totals since the start. Each counts events, for `/state` and `/metrics`.
+#[derive(Default)]
+pub struct Counters {
+    /// Whole pictures published.
+    pub frames: AtomicU64,
+    /// Buffers that the driver flagged as damaged.
+    pub flagged: AtomicU64,
+    /// Pictures of another size than the stream's, as after a switch.
+    pub wrong_size: AtomicU64,
+    /// Broken pictures by what was wrong with them, in the order of [`Fault::ALL`].
+    pub broken: [AtomicU64; Fault::ALL.len()],
+    /// Pictures that came without Huffman tables and were given the standard ones.
+    pub dht_inserted: AtomicU64,
+    /// Frames that the driver's own numbering says were lost before we saw them.
+    pub lost_by_driver: AtomicU64,
+    /// Streams restarted by the stall watchdog.
+    pub restarts: AtomicU64,
+    /// Times the camera was opened.
+    pub opens: AtomicU64,
+    /// Times it could not be opened, or failed.
+    pub failures: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Camera {
+    /// A camera that [`Camera::run`] tries once, whether or not somebody looks, so that the start tells what is there.
+    pub fn new(source: Box<dyn Source>, settings: Settings, hub: Arc<Hub>) -> Arc<Self> {
+        let status =
+            Status { phase: Phase::Starting, identity: None, mode: None, opened_at: None, open_before: Duration::ZERO };
+        Arc::new(Self {
+            source,
+            settings,
+            hub,
+            pool: Pool::new(),
+            slot: Mutex::default(),
+            status: Mutex::new(status),
+            counters: Counters::default(),
+            is_stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// What the camera is doing now.
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    /// Totals since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Why there is no picture, in words, for an answer 503.
+    pub fn reason(&self) -> String {
+        match self.status.lock().phase.clone() {
+            Phase::Asleep | Phase::Starting => "the camera is starting and has sent no whole picture yet".into(),
+            Phase::Live => "the camera has stopped sending pictures".into(),
+            Phase::Lost(why) => why,
+        }
+    }
+
+    /// How often the camera could not be had so far; a change tells that the latest attempt failed.
+    pub fn failures(&self) -> u64 {
+        self.counters.failures.load(Ordering::Relaxed)
+    }
+
+    /// Ends [`Camera::run`] soon.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// The capture thread. Returns when the camera is stopped; call [`Hub::close`] then too, which wakes it.
+    pub fn run(&self) {
+        let mut patience = STALL;
+        while !self.is_stopping.load(Ordering::SeqCst) {
+            if !self.is_wanted() {
+                self.close(Phase::Asleep);
+                self.hub.wait_for_demand(None);
+                continue;
+            }
+            if let Err(error) = self.step(&mut patience) {
+                self.lose(&error);
+                self.back_off();
+            }
+        }
+        self.close(Phase::Asleep);
+    }
+
+    fn is_wanted(&self) -> bool {
+        match (self.settings.idle, self.hub.unwatched_for()) {
+            (None, _) | (_, None) => true,
+            // One that was lost is looked for until it is back, so that a health check tells the truth.
+            (Some(idle), Some(unwatched)) => match self.status.lock().phase {
+                Phase::Asleep => false,
+                Phase::Starting | Phase::Lost(_) => true,
+                Phase::Live => unwatched < idle,
+            },
+        }
+    }
+
+    /// One picture, or one tick without any.
+    fn step(&self, patience: &mut Duration) -> Result<(), CameraError> {
+        let (readiness, generation) = {
+            let mut slot = self.slot.lock();
+            self.go_live(&mut slot)?;
+            (slot.device.as_ref().map(|device| device.readiness()), slot.generation)
+        };
+        let Some(readiness) = readiness else { return Ok(()) };
+        let waited = readiness.wait(TICK);
+        // The descriptor must not outlive the camera: while it is open, a replugged one gets another node.
+        drop(readiness);
+        let mut slot = self.slot.lock();
+        if slot.generation != generation {
+            return Ok(());
+        }
+        if !waited? {
+            return self.watch_for_stall(&mut slot, patience);
+        }
+        let frame = self.take(&mut slot)?;
+        let stalled = if frame.is_none() { self.watch_for_stall(&mut slot, patience) } else { Ok(()) };
+        drop(slot);
+        if let Some(frame) = frame {
+            *patience = STALL;
+            self.publish(frame);
+        }
+        stalled
+    }
+
+    /// Opens the camera and starts the live stream, as far as that has not been done.
+    fn go_live(&self, slot: &mut Slot) -> Result<(), CameraError> {
+        if slot.device.is_none() {
+            let device = self.source.open()?;
+            slot.generation += 1;
+            count(&self.counters.opens);
+            let identity = device.identity().clone();
+            let mut status = self.status.lock();
+            if status.phase == Phase::Asleep {
+                status.phase = Phase::Starting;
+            }
+            info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
+            status.identity = Some(identity);
+            status.opened_at = Some(Instant::now());
+            slot.device = Some(device);
+        }
+        if slot.live.is_none() {
+            self.start_live(slot)?;
+        }
+        Ok(())
+    }
+
+    fn start_live(&self, slot: &mut Slot) -> Result<(), CameraError> {
+        let Some(device) = slot.device.as_mut() else { return Ok(()) };
+        slot.generation += 1;
+        let want = self.settings.live;
+        let mode = device.start(want, LIVE_BUFFERS)?;
+        let mut status = self.status.lock();
+        if status.mode != Some(mode) {
+            if mode.size == want.size {
+                info!("streaming mode={mode}");
+            } else {
+                warn!("streaming mode={mode}; the camera has no {}", want.size);
+            }
+            status.mode = Some(mode);
+        }
+        slot.live = Some(Live {
+            mode,
+            alive_at: Instant::now(),
+            has_pictures: false,
+            driver_sequence: None,
+            last_exposure: Duration::ZERO,
+            strange: None,
+        });
+        Ok(())
+    }
+
+    fn watch_for_stall(&self, slot: &mut Slot, patience: &mut Duration) -> Result<(), CameraError> {
+        let Some(live) = &slot.live else { return Ok(()) };
+        let periods = live.mode.fps.map_or(Duration::ZERO, |fps| Duration::from_secs_f64(10.0 / fps.max(0.1)));
+        let silent = live.alive_at.elapsed();
+        if silent < periods.max(*patience) {
+            return Ok(());
+        }
+        let silent = silent.as_secs_f64();
+        if !live.has_pictures {
+            *patience = (*patience * 2).min(STALL_MAX);
+            let message = format!("the camera streams, but sent no whole picture in {silent:.1} s");
+            return Err(CameraError::new(ErrorKind::Failed, message));
+        }
+        warn!("no whole picture for {silent:.1} s; restarting the stream");
+        count(&self.counters.restarts);
+        self.start_live(slot)
+    }
+
+    /// Takes the picture that is ready; `None` if it was not whole.
+    fn take(&self, slot: &mut Slot) -> Result<Option<Arc<Frame>>, CameraError> {
+        let Slot { device: Some(device), live: Some(live), sequence, .. } = slot else { return Ok(None) };
+        let mut frame = None;
+        device.take(&mut |raw| frame = self.accept(raw, live, *sequence + 1))?;
+        *sequence += u64::from(frame.is_some());
+        Ok(frame)
+    }
+
+    /// Checks a picture and makes a frame of it: the one copy.
+    fn accept(&self, raw: RawFrame<'_>, live: &mut Live, sequence: u64) -> Option<Arc<Frame>> {
+        let now = Stamp { mono: os::monotonic(), real: os::realtime() };
+        if raw.is_flagged {
+            count(&self.counters.flagged);
+            return None;
+        }
+        if let Some(last) = live.driver_sequence.replace(raw.sequence) {
+            let lost = raw.sequence.saturating_sub(last).saturating_sub(1);
+            self.counters.lost_by_driver.fetch_add(lost.into(), Ordering::Relaxed);
+        }
+        let picture = match jpeg::inspect(raw.data) {
+            Ok(picture) => picture,
+            Err(fault) => {
+                let at = Fault::ALL.iter().position(|known| *known == fault).unwrap_or(0);
+                count(&self.counters.broken[at]);
+                debug!("broken picture bytes={} reason=\"{fault}\"", raw.data.len());
+                return None;
+            }
+        };
+        let size = Size::new(picture.width(), picture.height());
+        if size != live.mode.size && !self.is_true_size(size, live) {
+            count(&self.counters.wrong_size);
+            return None;
+        }
+        if picture.dht_missing() {
+            count(&self.counters.dht_inserted);
+        }
+        count(&self.counters.frames);
+        live.alive_at = Instant::now();
+        live.has_pictures = true;
+        let captured_at = stamp(raw.exposed_at, live.last_exposure, now);
+        live.last_exposure = captured_at.mono;
+        let info = FrameInfo { sequence, captured_at, size };
+        Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
+    }
+
+    /// Whether a size that was not asked for is what this camera really sends, not left over from before a switch.
+    fn is_true_size(&self, size: Size, live: &mut Live) -> bool {
+        let seen = match live.strange {
+            Some((same, seen)) if same == size => seen + 1,
+            _ => 1,
+        };
+        live.strange = Some((size, seen));
+        if seen < STRANGE_SIZE_LIMIT {
+            return false;
+        }
+        warn!("the camera says {} but sends {size}; taking that", live.mode.size);
+        live.mode.size = size;
+        true
+    }
+
+    fn publish(&self, frame: Arc<Frame>) {
+        self.hub.publish(frame);
+        let mut status = self.status.lock();
+        if status.phase != Phase::Live {
+            status.phase = Phase::Live;
+            info!("pictures are coming");
+        }
+    }
+
+    /// Closes the camera and remembers why, saying so only when that is news.
+    fn lose(&self, error: &CameraError) {
+        self.close_device();
+        count(&self.counters.failures);
+        let phase = Phase::Lost(error.message.clone());
+        let mut status = self.status.lock();
+        if status.phase != phase {
+            warn!("camera lost reason=\"{error}\" retry={}s", RETRY.as_secs());
+            status.phase = phase;
+        }
+    }
+
+    fn close(&self, phase: Phase) {
+        if self.close_device() {
+            info!("camera closed, nobody is looking");
+        }
+        self.status.lock().phase = phase;
+    }
+
+    fn close_device(&self) -> bool {
+        let mut slot = self.slot.lock();
+        slot.live = None;
+        slot.generation += 1;
+        let was_open = slot.device.take().is_some();
+        let mut status = self.status.lock();
+        status.mode = None;
+        if let Some(opened_at) = status.opened_at.take() {
+            status.open_before += opened_at.elapsed();
+        }
+        was_open
+    }
+
+    fn back_off(&self) {
+        let began = Instant::now();
+        while !self.is_stopping.load(Ordering::SeqCst) {
+            let pause = if self.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
+            let Some(left) = pause.checked_sub(began.elapsed()) else { return };
+            self.hub.wait_for_demand(Some(left));
+        }
+    }
+}
+
+impl Status {
+    /// How long the camera has been open, in all.
+    pub fn open_for(&self) -> Duration {
+        self.open_before + self.opened_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+/// The driver's time of exposure, where it can be true; else the time we got the picture.
+fn stamp(exposed_at: Option<Duration>, last: Duration, now: Stamp) -> Stamp {
+    const OLDEST: Duration = Duration::from_secs(5);
+    let mono = exposed_at.filter(|at| *at > last && *at <= now.mono && now.mono - *at < OLDEST).unwrap_or(now.mono);
+    Stamp { mono, real: now.real.saturating_sub(now.mono - mono) }
+}

@@ -1,0 +1,140 @@
+//! The camera: what can be asked of one, and the rooms that ask.
+//!
+//! A [`Source`] is a camera that can be opened, any number of times; a [`Device`] is an open one. Three stand
+//! behind these traits: a V4L2 webcam, the synthetic test picture, and a scripted one in tests. One thread
+//! ([`capture`]) takes the live pictures; a still is taken on its client's own thread, behind the same mutex.
+
+pub mod capture;
+pub mod synthetic;
+pub mod test_picture;
+pub mod v4l2;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::Size;
+
+/// A camera that can be opened; resolved anew each time, since nodes move when a plug is pulled.
+pub trait Source: Send + Sync {
+    /// Opens it. Nothing streams yet.
+    fn open(&self) -> Result<Box<dyn Device>, CameraError>;
+}
+
+/// An open camera. Dropping it stops the stream and closes the descriptor.
+pub trait Device: Send {
+    /// Which camera this is.
+    fn identity(&self) -> &Identity;
+
+    /// The sizes that it offers as Motion-JPEG, each with its rates in frames per second, fastest first.
+    fn offers(&self) -> Vec<Offer>;
+
+    /// Configures size and rate and starts streaming; what streamed before is stopped first. Answers with what
+    /// the camera really does, which may differ from what was asked. Afterwards nothing streams if it failed.
+    fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError>;
+
+    /// Stops streaming and gives the driver its buffers back. No error if nothing streams.
+    fn stop(&mut self) -> Result<(), CameraError>;
+
+    /// What to wait on for the next picture, so that nobody holds the camera while waiting.
+    fn readiness(&self) -> Arc<dyn Readiness>;
+
+    /// Hands the next picture to `sink`, whatever its state; called once [`Readiness::wait`] said `true`.
+    fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError>;
+}
+
+/// Waits for pictures of one stream.
+pub trait Readiness: Send + Sync {
+    /// Waits until a picture can be taken (`true`) or the time is over (`false`).
+    fn wait(&self, timeout: Duration) -> Result<bool, CameraError>;
+}
+
+/// Bytes as the camera gave them, before anybody looked at them.
+#[derive(Debug, Clone, Copy)]
+pub struct RawFrame<'a> {
+    /// The buffer's used part.
+    pub data: &'a [u8],
+    /// The driver's counter; a jump means frames that the driver lost. Starts anew with each stream.
+    pub sequence: u32,
+    /// The driver says that the data are damaged (V4L2_BUF_FLAG_ERROR).
+    pub is_flagged: bool,
+    /// Start of exposure on CLOCK_MONOTONIC; `None` where the driver gave none that can be used.
+    pub exposed_at: Option<Duration>,
+}
+
+/// A size and a rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mode {
+    /// Frame size.
+    pub size: Size,
+    /// Frames per second; `None` asks for the camera's own rate.
+    pub fps: Option<f64>,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.size)?;
+        self.fps.map_or(Ok(()), |fps| write!(f, "@{}", (fps * 100.0).round() / 100.0))
+    }
+}
+
+/// One size on offer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// Frame size.
+    pub size: Size,
+    /// Rates in frames per second, fastest first; empty where the driver does not say.
+    pub fps: Vec<f64>,
+}
+
+/// Which camera: enough to know it again under another node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The node it was opened as, `/dev/video0`, or `synthetic`.
+    pub node: String,
+    /// The card's name, as the driver gives it.
+    pub card: String,
+    /// The driver's name.
+    pub driver: String,
+    /// Where it is plugged in.
+    pub bus: String,
+    /// `vendor:product` of a USB camera, else empty.
+    pub usb_id: String,
+    /// The USB serial number, else empty.
+    pub serial: String,
+}
+
+/// Why the camera could not do what was asked. The text says what was tried, on what, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CameraError {
+    /// What went wrong, for decisions.
+    pub kind: ErrorKind,
+    /// What went wrong, for people.
+    pub message: String,
+}
+
+/// Kinds of failure that are treated differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such camera, or it is gone.
+    Absent,
+    /// It is there, but cannot be used as asked.
+    Refused,
+    /// It was being used and failed.
+    Failed,
+}
+
+impl CameraError {
+    /// An error of this kind with its text.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for CameraError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CameraError {}

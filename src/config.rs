@@ -1,0 +1,198 @@
+//! The command line as typed ([`Args`]) and as checked ([`Config`]).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use argh::FromArgs;
+use log::LevelFilter;
+
+use crate::camera::Mode;
+use crate::camera::synthetic::Synthetic;
+use crate::camera::v4l2::Choice;
+use crate::frame::Size;
+
+/// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
+/// re-encoding, each at its own pace.
+#[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help"))]
+struct Args {
+    /// the camera: auto, synthetic, or a node or link such as /dev/video0 or /dev/v4l/by-id/... (default auto:
+    /// the first that offers Motion-JPEG)
+    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", from_str_fn(device), arg_name = "auto|synthetic|path")]
+    device: DeviceArg,
+    /// where to listen; may be given several times; port 0 takes a free one (default 0.0.0.0:8080)
+    #[argh(option, from_str_fn(listen), arg_name = "addr:port")]
+    listen: Vec<SocketAddr>,
+    /// the live stream's size; the camera's nearest is taken (default 640x480)
+    #[argh(option, default = "Size::new(640, 480)", from_str_fn(size), arg_name = "wxh")]
+    size: Size,
+    /// frames per second to ask of the camera (default: the camera's own rate)
+    #[argh(option, from_str_fn(fps), arg_name = "n")]
+    fps: Option<f64>,
+    /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(seconds), arg_name = "seconds")]
+    idle: Duration,
+    /// the most viewers at a time; snapshots have places of their own (default 64)
+    #[argh(option, default = "64", from_str_fn(clients), arg_name = "n")]
+    max_clients: usize,
+    /// how much to say: error, warn, info, debug or trace (default info)
+    #[argh(option, default = "LevelFilter::Info", from_str_fn(level), arg_name = "level")]
+    log_level: LevelFilter,
+    /// print the version
+    #[argh(switch, short = 'V')]
+    version: bool,
+}
+
+/// Which camera, as typed.
+pub enum DeviceArg {
+    /// A real one.
+    Camera(Choice),
+    /// The test picture.
+    Synthetic(Synthetic),
+}
+
+/// What to do, checked.
+pub struct Config {
+    /// Which camera.
+    pub device: DeviceArg,
+    /// Where to listen; at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// Size and rate of the live stream.
+    pub live: Mode,
+    /// Let go of the camera after so long unwatched; `None` keeps it.
+    pub idle: Option<Duration>,
+    /// Most streams at a time.
+    pub max_clients: usize,
+    /// How much to say.
+    pub log_level: LevelFilter,
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug)]
+pub enum Exit {
+    /// Something to print, as was asked: the help or the version.
+    Asked(String),
+    /// A wrong command line: what is wrong and what would be right.
+    Wrong(String),
+}
+
+impl Config {
+    /// Reads the command line, without the program's name.
+    pub fn from_args(args: &[String]) -> Result<Self, Exit> {
+        let args = spread(args);
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        let args = Args::from_args(&["framehub"], &words).map_err(|early| match early.status {
+            Ok(()) => Exit::Asked(early.output),
+            Err(()) => Exit::Wrong(format!("{}\nTry framehub --help", early.output.trim())),
+        })?;
+        if args.version {
+            return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into()));
+        }
+        let listen = match args.listen.is_empty() {
+            true => vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            false => args.listen,
+        };
+        Ok(Self {
+            device: args.device,
+            listen,
+            live: Mode { size: args.size, fps: args.fps },
+            idle: Some(args.idle).filter(|idle| !idle.is_zero()),
+            max_clients: args.max_clients,
+            log_level: args.log_level,
+        })
+    }
+}
+
+/// `--option=value` as two words, which argh does not do itself.
+fn spread(args: &[String]) -> Vec<String> {
+    let split = |arg: &String| match arg.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => vec![option.to_owned(), value.to_owned()],
+        _ => vec![arg.clone()],
+    };
+    args.iter().flat_map(split).collect()
+}
+
+fn device(text: &str) -> Result<DeviceArg, String> {
+    match text {
+        "" => Err("give auto, synthetic, or a path such as /dev/video0".into()),
+        "auto" => Ok(DeviceArg::Camera(Choice::Auto)),
+        synthetic if synthetic.split(':').next() == Some("synthetic") => {
+            Synthetic::from_text(synthetic).map(DeviceArg::Synthetic)
+        }
+        path if path.starts_with('/') || path.starts_with('.') => Ok(DeviceArg::Camera(Choice::Path(path.into()))),
+        other => Err(format!("\"{other}\" is no camera; give auto, synthetic, or a path such as /dev/video0")),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let hint = "give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
+    text.parse().map_err(|_| format!("\"{text}\" is no address; {hint}"))
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    text.parse()
+}
+
+fn fps(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
+    number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    number.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|clients| (1..=10_000).contains(clients));
+    number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Config, Exit> {
+        Config::from_args(&line.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let config = parse("").unwrap_or_else(|exit| panic!("{exit:?}"));
+        assert!(matches!(config.device, DeviceArg::Camera(Choice::Auto)));
+        assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
+        assert_eq!((config.idle, config.max_clients), (Some(Duration::from_secs(5)), 64));
+    }
+
+    #[test]
+    fn options_take_their_value_with_and_without_an_equals_sign() {
+        for line in ["--size 1280x720 --idle 0 --listen [::1]:0", "--size=1280x720 --idle=0 --listen=[::1]:0"] {
+            let config = parse(line).unwrap_or_else(|exit| panic!("{exit:?}"));
+            assert_eq!((config.live.size, config.idle), (Size::new(1280, 720), None));
+            assert_eq!(config.listen, ["[::1]:0".parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn wrong_words_name_the_option_and_what_it_takes() {
+        for (line, words) in [
+            ("--size big", ["--size", "640x480"]),
+            ("--fps 0", ["--fps", "frames per second"]),
+            ("--listen localhost", ["--listen", "0.0.0.0:8080"]),
+            ("--max-clients=none", ["--max-clients", "1 to 10000"]),
+            ("--device video0", ["--device", "/dev/video0"]),
+            ("--idle -1", ["--idle", "seconds"]),
+            ("--log-level loud", ["--log-level", "debug"]),
+            ("--bogus", ["--bogus", "--help"]),
+            ("--size", ["--size", "--help"]),
+        ] {
+            let Err(Exit::Wrong(error)) = parse(line) else { panic!("{line} was taken") };
+            assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! An immutable picture, laid out so that one `send` delivers it.
+//!
+//! A frame's buffer holds the multipart part around the JPEG, once for all clients:
+//!
+//! ```text
+//! X-Frame-Seq: 42 CRLF              <- only `all` and `lockstep` clients are sent this line
+//! Content-Type: image/jpeg CRLF     <- everybody else's part begins here
+//! Content-Length: 40123 CRLF
+//! X-Timestamp: 1763680000.123456 CRLF CRLF
+//! JPEG
+//! CRLF --boundarydonotcross CRLF    <- with the picture, so that players need not wait for the next one
+//! ```
+//!
+//! This file knows neither cameras nor sockets. Buffers return to their [`Pool`] when the last client lets go.
+
+use std::fmt;
+use std::io::Write;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// The multipart boundary: letters only, since players disagree on everything else (contracts.md).
+pub const BOUNDARY: &str = "boundarydonotcross";
+
+/// Width and height in pixels; written `640x480`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Size {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Size {
+    /// A size from its two numbers.
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+
+    /// Pixels in all.
+    pub fn area(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (width, height) = text.split_once(['x', 'X'])?;
+            Some(Self::new(width.parse().ok()?, height.parse().ok()?))
+        };
+        match parse() {
+            Some(size) if (16..=16384).contains(&size.width) && (16..=16384).contains(&size.height) => Ok(size),
+            _ => Err(format!("\"{text}\" is not a size; give WIDTHxHEIGHT in pixels, such as 640x480")),
+        }
+    }
+}
+
+/// When a picture was exposed, on both of the system's clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// CLOCK_MONOTONIC, for comparing; unaffected by somebody setting the clock.
+    pub mono: Duration,
+    /// Since the UNIX epoch, for people and for `X-Timestamp`.
+    pub real: Duration,
+}
+
+/// One whole JPEG with its part header and trailing boundary; never changes once made.
+pub struct Frame {
+    buffer: Vec<u8>,
+    /// Where the part begins for clients that are not told the sequence number.
+    plain_part: usize,
+    jpeg: Range<usize>,
+    sequence: u64,
+    captured_at: Stamp,
+    size: Size,
+    pool: Arc<Pool>,
+}
+
+impl Frame {
+    /// The JPEG alone.
+    pub fn jpeg(&self) -> &[u8] {
+        &self.buffer[self.jpeg.clone()]
+    }
+
+    /// Part header, JPEG and trailing boundary.
+    pub fn part(&self) -> &[u8] {
+        &self.buffer[self.plain_part..]
+    }
+
+    /// The same with `X-Frame-Seq` in front, for clients that must see every gap.
+    pub fn numbered_part(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Number of this frame among all that were published; consecutive, starting at 1.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// When it was exposed.
+    pub fn captured_at(&self) -> Stamp {
+        self.captured_at
+    }
+
+    /// The size that the JPEG itself states.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Bytes of memory that this frame holds, more than its JPEG's length.
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity()
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.pool.put(std::mem::take(&mut self.buffer));
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame {} of {}, {} bytes", self.sequence, self.size, self.jpeg.len())
+    }
+}
+
+/// What a frame is made from, apart from its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameInfo {
+    /// See [`Frame::sequence`].
+    pub sequence: u64,
+    /// See [`Frame::captured_at`].
+    pub captured_at: Stamp,
+    /// See [`Frame::size`].
+    pub size: Size,
+}
+
+/// Buffers of frames that nobody holds any more, kept for the next ones.
+///
+/// Without it each frame would cost an allocation and fresh zeroed pages from the kernel.
+#[derive(Default)]
+pub struct Pool {
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Pool {
+    /// Spare buffers kept; more are given back to the system.
+    const SPARE: usize = 3;
+    /// Room for the part header and the trailing boundary.
+    const MARGIN: usize = 256;
+
+    /// An empty pool.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Makes a frame whose JPEG, `length` bytes, is written by `fill`: the one copy that a picture sees.
+    pub fn frame(self: &Arc<Self>, info: FrameInfo, length: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Arc<Frame> {
+        let mut buffer = self.take(length + Self::MARGIN);
+        let real = info.captured_at.real;
+        // Writing to a Vec cannot fail.
+        let _ = write!(buffer, "X-Frame-Seq: {}\r\n", info.sequence);
+        let plain_part = buffer.len();
+        let _ = write!(
+            buffer,
+            "Content-Type: image/jpeg\r\nContent-Length: {length}\r\nX-Timestamp: {}.{:06}\r\n\r\n",
+            real.as_secs(),
+            real.subsec_micros()
+        );
+        let start = buffer.len();
+        fill(&mut buffer);
+        let jpeg = start..buffer.len();
+        debug_assert_eq!(jpeg.len(), length, "Content-Length must be true");
+        let _ = write!(buffer, "\r\n--{BOUNDARY}\r\n");
+        let FrameInfo { sequence, captured_at, size } = info;
+        Arc::new(Frame { buffer, plain_part, jpeg, sequence, captured_at, size, pool: self.clone() })
+    }
+
+    fn take(&self, capacity: usize) -> Vec<u8> {
+        let mut spare = self.spare.lock();
+        // One that is far too large (a still's) would waste memory in a ring of small frames.
+        let fits = |buffer: &Vec<u8>| buffer.capacity() >= capacity && buffer.capacity() <= 2 * capacity;
+        if let Some(at) = spare.iter().position(fits) {
+            return spare.swap_remove(at);
+        }
+        spare.pop();
+        drop(spare);
+        // An eighth more, since the next picture of the same scene may be a little larger.
+        Vec::with_capacity(capacity + capacity / 8)
+    }
+
+    fn put(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut spare = self.spare.lock();
+        if spare.len() < Self::SPARE {
+            spare.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(sequence: u64) -> FrameInfo {
+        let stamp = Stamp { mono: Duration::from_millis(5), real: Duration::from_micros(1_700_000_000_000_042) };
+        FrameInfo { sequence, captured_at: stamp, size: Size::new(640, 480) }
+    }
+
+    #[test]
+    fn part_is_the_golden_format_byte_for_byte() {
+        let frame = Pool::new().frame(info(7), 4, |out| out.extend_from_slice(b"JPEG"));
+        let golden = "Content-Type: image/jpeg\r\nContent-Length: 4\r\nX-Timestamp: 1700000000.000042\r\n\r\n\
+                      JPEG\r\n--boundarydonotcross\r\n";
+        assert_eq!(std::str::from_utf8(frame.part()), Ok(golden));
+        assert_eq!(frame.numbered_part(), format!("X-Frame-Seq: 7\r\n{golden}").as_bytes());
+        assert_eq!(frame.jpeg(), b"JPEG");
+    }
+
+    #[test]
+    fn buffers_are_used_again_but_not_far_too_large_ones() {
+        let pool = Pool::new();
+        let first = pool.frame(info(1), 10_000, |out| out.resize(out.len() + 10_000, 1));
+        let address = first.buffer.as_ptr();
+        drop(first);
+        let second = pool.frame(info(2), 10_100, |out| out.resize(out.len() + 10_100, 2));
+        assert_eq!(second.buffer.as_ptr(), address);
+        drop(second);
+        let small = pool.frame(info(3), 100, |out| out.resize(out.len() + 100, 3));
+        assert!(small.memory() < 1000);
+    }
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for (text, size) in [("640x480", Some(Size::new(640, 480))), ("3840X2160", Some(Size::new(3840, 2160)))] {
+            assert_eq!(text.parse::<Size>().ok(), size);
+        }
+        for bad in ["", "640", "640x", "x480", "0x480", "640x-1", "640 x 480", "99999x99999"] {
+            let error = bad.parse::<Size>().unwrap_err();
+            assert!(error.contains("640x480"), "{error}");
+        }
+        assert_eq!(Size::new(1280, 720).to_string(), "1280x720");
+    }
+}

@@ -1,0 +1,205 @@
+//! One client's socket: its options, reading with a deadline, and the write loop that finishes what it begins or
+//! gives up.
+
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{SockAddr, Socket, TcpKeepalive};
+
+/// An `<img>` that was cut off does not come back, so a Wi-Fi gap of four seconds must not cut it.
+const SILENCE: Duration = Duration::from_secs(8);
+/// One blocked send; progress is looked at in between.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Unsent bytes beyond which a send waits: keeps what a slow viewer sees a few frames old, not seconds.
+const NOT_SENT: u32 = 16 * 1024;
+/// A part may take this long, and a second more for each so many bytes: for viewers that drip.
+const PART_TIME: Duration = Duration::from_secs(10);
+const PART_BYTES_PER_SECOND: usize = 4000;
+/// What is read and thrown away so that the last answer is not lost in a reset.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_millis(500);
+
+/// Why nothing more can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// The client closed or reset the connection.
+    Left,
+    /// It stopped reading.
+    Stalled,
+    /// It reads, but too slowly for the part to end in time.
+    TooSlow,
+}
+
+impl Gone {
+    /// In words, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Left => "closed by the client",
+            Self::Stalled => "stopped reading",
+            Self::TooSlow => "too slow for one picture",
+        }
+    }
+}
+
+/// A connected client.
+pub struct Connection {
+    socket: Arc<Socket>,
+    peer: String,
+}
+
+impl Connection {
+    /// Takes over an accepted socket and sets its options. Options that a Unix socket lacks are left out.
+    pub fn new(socket: Arc<Socket>, address: &SockAddr) -> io::Result<Self> {
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let peer = match address.as_socket() {
+            Some(address) => {
+                socket.set_tcp_nodelay(true)?;
+                socket.set_tcp_notsent_lowat(NOT_SENT)?;
+                socket.set_tcp_user_timeout(Some(SILENCE))?;
+                socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
+                let ip = match address.ip() {
+                    IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
+                    v4 => v4,
+                };
+                ip.to_string()
+            }
+            None => "unix".into(),
+        };
+        Ok(Self { socket, peer })
+    }
+
+    /// The client's address, without its port.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Reads what there is into `buffer`'s end, up to `room` bytes; 0 at the end.
+    pub fn read(&self, buffer: &mut Vec<u8>, room: usize, deadline: Instant) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let start = buffer.len();
+        buffer.resize(start + room, 0);
+        let got = (&*self.socket).read(&mut buffer[start..]);
+        buffer.truncate(start + *got.as_ref().unwrap_or(&0));
+        got
+    }
+
+    /// Sends all of it: one send where the client keeps up.
+    pub fn send(&self, bytes: &[u8]) -> Result<(), Gone> {
+        self.send_with(bytes.len(), |done| self.socket.send(&bytes[done..]))
+    }
+
+    /// Sends both, one after the other, in one send where the client keeps up.
+    pub fn send_both(&self, head: &[u8], body: &[u8]) -> Result<(), Gone> {
+        self.send_with(head.len() + body.len(), |done| {
+            let head_left = head.get(done..).unwrap_or_default();
+            let body_left = &body[done.saturating_sub(head.len())..];
+            self.socket.send_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
+        })
+    }
+
+    fn send_with(&self, length: usize, send: impl Fn(usize) -> io::Result<usize>) -> Result<(), Gone> {
+        let mut done = match send(0) {
+            Ok(sent) if sent == length => return Ok(()),
+            Ok(sent) => sent,
+            Err(error) => not_yet(&error)?,
+        };
+        let mut progress = Instant::now();
+        let deadline = progress + PART_TIME + Duration::from_secs((length / PART_BYTES_PER_SECOND) as u64);
+        while done < length {
+            let sent = send(done).or_else(|error| not_yet(&error))?;
+            done += sent;
+            let now = Instant::now();
+            if sent > 0 {
+                progress = now;
+            }
+            if now - progress >= SILENCE {
+                return Err(Gone::Stalled);
+            }
+            if now >= deadline && done < length {
+                return Err(Gone::TooSlow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client has closed its end, or the connection has broken, without taking what it may have sent.
+    pub fn has_left(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match self.socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+
+    /// Ends the connection so that the client still gets what was sent last: closing with unread bytes would
+    /// reset it.
+    pub fn linger(&self) {
+        if self.socket.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LINGER_TIME;
+        let mut bin = Vec::new();
+        let mut total = 0;
+        while let Ok(got @ 1..) = self.read(&mut bin, 4096, deadline) {
+            bin.clear();
+            total += got;
+            if total > LINGER_BYTES {
+                return;
+            }
+        }
+    }
+}
+
+/// 0 bytes for a send that only has to be tried again.
+fn not_yet(error: &io::Error) -> Result<usize, Gone> {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(0),
+        // TCP_USER_TIMEOUT has run out.
+        ErrorKind::TimedOut => Err(Gone::Stalled),
+        _ => Err(Gone::Left),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Type};
+
+    fn pair() -> (Connection, Socket) {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        let address = ours.peer_addr().unwrap();
+        (Connection::new(Arc::new(ours), &address).unwrap(), theirs)
+    }
+
+    #[test]
+    fn sends_head_and_body_whole_to_a_slow_reader() {
+        let (ours, mut theirs) = pair();
+        let body = vec![7; 3_000_000];
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).unwrap();
+            got
+        });
+        ours.send_both(b"head", &body).unwrap();
+        drop(ours);
+        let got = reader.join().unwrap();
+        assert_eq!((&got[..4], got.len()), (&b"head"[..], body.len() + 4));
+    }
+
+    #[test]
+    fn notices_a_client_that_left() {
+        let (ours, theirs) = pair();
+        assert!(!ours.has_left());
+        drop(theirs);
+        assert!(ours.has_left());
+        assert_eq!(ours.send(b"x"), Err(Gone::Left));
+    }
+}

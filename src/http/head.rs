@@ -1,0 +1,248 @@
+//! The request head, bounded in size, fields and time; and the body that nobody wants.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use tiny_http::{HTTPVersion, Method};
+
+use super::connection::Connection;
+
+/// Longest head in bytes.
+const HEAD_BYTES: usize = 8 * 1024;
+/// Most fields.
+const FIELDS: usize = 64;
+/// From a head's first byte (or the accept) to its last, in all: one byte a second does not help.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may be kept alive without a request.
+const IDLE_TIME: Duration = Duration::from_secs(15);
+/// Longest body that is read.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// A whole, plausible request head.
+#[derive(Debug)]
+pub struct Head {
+    /// The method, known or not.
+    pub method: Method,
+    /// As sent: path and query, or an absolute URI.
+    pub target: String,
+    /// 1.0 or 1.1.
+    pub version: HTTPVersion,
+    fields: Vec<(String, String)>,
+    body_bytes: usize,
+}
+
+impl Head {
+    /// The first field of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count()
+    }
+
+    /// Whether the client wants to send another request on this connection.
+    pub fn keeps_alive(&self) -> bool {
+        let says = |word: &str| {
+            let connection = self.field("Connection").unwrap_or_default();
+            connection.split(',').any(|token| token.trim().eq_ignore_ascii_case(word))
+        };
+        if self.version == HTTPVersion(1, 0) { says("keep-alive") } else { !says("close") }
+    }
+}
+
+/// Why there is no request to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadError {
+    /// The client left, or said nothing for too long: nothing to answer.
+    Nothing,
+    /// To be answered with this status and these words, after which the connection ends.
+    Refused(u16, &'static str),
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("no request came"),
+            Self::Refused(status, why) => write!(f, "{status}: {why}"),
+        }
+    }
+}
+
+/// Reads requests from one connection; keeps what a client sent ahead of its turn.
+pub struct Requests {
+    buffer: Vec<u8>,
+    is_first: bool,
+}
+
+impl Requests {
+    /// Nothing read yet.
+    pub fn new() -> Self {
+        Self { buffer: Vec::new(), is_first: true }
+    }
+
+    /// Waits for the next head. Its body, if any, must be read before the one after it.
+    pub fn next(&mut self, connection: &Connection) -> Result<Head, HeadError> {
+        let mut deadline = Instant::now() + if self.is_first { HEAD_TIME } else { IDLE_TIME };
+        let mut has_begun = self.is_first;
+        self.is_first = false;
+        loop {
+            if !self.buffer.is_empty() {
+                if !has_begun {
+                    has_begun = true;
+                    deadline = Instant::now() + HEAD_TIME;
+                }
+                if let Some((head, length)) = parse(&self.buffer)? {
+                    self.buffer.drain(..length);
+                    return Ok(head);
+                }
+            }
+            let room = HEAD_BYTES.saturating_sub(self.buffer.len());
+            if room == 0 {
+                let has_line = self.buffer.contains(&b'\n');
+                return Err(match has_line {
+                    true => HeadError::Refused(431, "the request head is longer than 8 KiB"),
+                    false => HeadError::Refused(414, "the request line is longer than 8 KiB"),
+                });
+            }
+            match connection.read(&mut self.buffer, room, deadline) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                    if self.buffer.is_empty() {
+                        return Err(HeadError::Nothing);
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(HeadError::Refused(408, "the request head did not come within 5 s"));
+                    }
+                }
+                Ok(0) | Err(_) => return Err(HeadError::Nothing),
+            }
+        }
+    }
+
+    /// Reads the body of the request just read.
+    pub fn body(&mut self, head: &Head, connection: &Connection) -> Result<Vec<u8>, HeadError> {
+        if head.body_bytes > 0 && head.field("Expect").is_some() {
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| HeadError::Nothing)?;
+        }
+        let deadline = Instant::now() + HEAD_TIME;
+        while self.buffer.len() < head.body_bytes {
+            let room = head.body_bytes - self.buffer.len();
+            match connection.read(&mut self.buffer, room, deadline) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                    return Err(HeadError::Refused(408, "the request body did not come within 5 s"));
+                }
+                Ok(0) | Err(_) => return Err(HeadError::Nothing),
+            }
+        }
+        Ok(self.buffer.drain(..head.body_bytes).collect())
+    }
+}
+
+/// A head and its length, or `None` while it is not whole.
+fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::Refused(431, "more than 64 header fields")),
+        Err(httparse::Error::Version) => {
+            return Err(HeadError::Refused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+        }
+        Err(_) => return Err(HeadError::Refused(400, "this is no HTTP request")),
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(HeadError::Refused(400, "the request line is not whole"));
+    };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
+    let fields = request.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
+    let method = Method::from_str(method).map_err(|()| HeadError::Refused(400, "the method is no token"))?;
+    let mut head = Head { method, target: target.to_owned(), version: HTTPVersion(1, minor), fields, body_bytes: 0 };
+    head.body_bytes = body_bytes(&head)?;
+    Ok(Some((head, length)))
+}
+
+/// RFC 9112, section 6.3: where the length of a body is in doubt, the connection cannot be trusted any further.
+fn body_bytes(head: &Head) -> Result<usize, HeadError> {
+    if head.count("Host") > 1 {
+        return Err(HeadError::Refused(400, "more than one Host"));
+    }
+    let length = head.field("Content-Length");
+    if head.field("Transfer-Encoding").is_some() {
+        return Err(match length {
+            Some(_) => HeadError::Refused(400, "both Content-Length and Transfer-Encoding"),
+            None => HeadError::Refused(501, "transfer codings are not taken here; send Content-Length"),
+        });
+    }
+    let Some(length) = length else { return Ok(0) };
+    if head.count("Content-Length") > 1 || length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(HeadError::Refused(400, "Content-Length is not one number"));
+    }
+    match length.parse() {
+        Ok(length @ 0..=BODY_BYTES) => Ok(length),
+        _ => Err(HeadError::Refused(413, "the request body is longer than 64 KiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(request: &str) -> u16 {
+        match parse(request.as_bytes()) {
+            Ok(Some(_)) => 200,
+            Ok(None) => 0,
+            Err(HeadError::Refused(status, _)) => status,
+            Err(HeadError::Nothing) => 1,
+        }
+    }
+
+    #[test]
+    fn heads_are_taken_or_refused() {
+        let fields = |n: usize| (0..n).map(|i| format!("X-{i}: y\r\n")).collect::<String>();
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+            ("GET / HTTP/1.0\n\n", 200),
+            ("GET http://a/stream HTTP/1.1\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", 0),
+            ("GET / HTTP/2.0\r\n\r\n", 505),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            ("GET /\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", 400),
+            ("\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03", 400),
+            ("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nContent-Length: 200000000000\r\n\r\n", 413),
+            ("GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413),
+            ("GET / HTTP/1.1\r\nContent-Length: +3\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ] {
+            assert_eq!(status(request), expected, "{request:?}");
+        }
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", fields(64))), 200);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", fields(65))), 431);
+    }
+
+    #[test]
+    fn keep_alive_follows_version_and_field() {
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nConnection: TE, Close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
+        ] {
+            let (head, _) = parse(request.as_bytes()).unwrap().unwrap();
+            assert_eq!(head.keeps_alive(), expected, "{request:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it answers 503
+//! where it can, waits a moment and goes on.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use log::warn;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::App;
+use crate::os::{self, Event};
+
+/// Connections that may wait to be accepted: a hundred browsers arrive at once.
+const BACKLOG: i32 = 1024;
+/// A client thread needs little; a thousand of them should not need much.
+const STACK: usize = 128 * 1024;
+/// Pause after running out of something.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// Said to a client for whom there is no thread or descriptor.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
+
+/// Sockets that are being listened to.
+pub struct Listeners(Vec<Socket>);
+
+impl Listeners {
+    /// Listens on all of these addresses, or on none, with an error for people.
+    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, String> {
+        let bound = addresses.iter().map(|address| {
+            // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
+            let has_v4_twin = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+            listen(*address, has_v4_twin).map_err(|error| explain(*address, &error))
+        });
+        bound.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// What to open in a browser: the addresses, with the port that was chosen for port 0.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+    }
+
+    /// Accepts until `stop` becomes readable or is closed at its other end.
+    pub fn serve(&self, app: &Arc<App>, stop: BorrowedFd<'_>) -> io::Result<()> {
+        let mut reserve = Reserve::new();
+        let mut fds = vec![stop];
+        fds.extend(self.0.iter().map(AsFd::as_fd));
+        loop {
+            let events = os::poll_all(&fds, None)?;
+            if events[0] != Event::Nothing {
+                return Ok(());
+            }
+            for (socket, _) in self.0.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
+                if let Err(error) = accept(socket, app, &mut reserve) {
+                    reserve.warn_once(&error);
+                    os::poll([stop], Some(BACK_OFF))?;
+                }
+            }
+        }
+    }
+}
+
+fn listen(address: SocketAddr, has_v4_twin: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(has_v4_twin)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    // Another process may share it (systemd), and a client may leave between poll and accept.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn explain(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --listen",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 listens on all it has",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE; 8080 is free for all",
+        _ => return format!("cannot listen on {address}: {error}"),
+    };
+    format!("cannot listen on {address}: {hint}")
+}
+
+/// Accepts all who wait. An error is a lack of something, which passes.
+fn accept(listener: &Socket, app: &Arc<App>, reserve: &mut Reserve) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((socket, address)) => {
+                reserve.is_warned = false;
+                start_thread(socket, address, app)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // It left before it was accepted, or a signal came.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EMFILE) {
+                    reserve.turn_away(listener);
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn start_thread(socket: Socket, address: SockAddr, app: &Arc<App>) -> io::Result<()> {
+    let socket = Arc::new(socket);
+    let (shared, place) = (app.clone(), app.places.admit(socket.clone()));
+    let client = socket.clone();
+    let made = thread::Builder::new()
+        .name("client".into())
+        .stack_size(STACK)
+        .spawn(move || shared.converse(client, &address, place));
+    // Its owner is its place: a stopping server waits until all places are empty.
+    made.map(drop).inspect_err(|_| refuse(&socket))
+}
+
+fn refuse(socket: &Socket) {
+    // A fresh connection's buffer takes this without waiting; if it does not, the client has left.
+    let _ = socket.set_nonblocking(true);
+    let _ = socket.send(OVERLOADED);
+}
+
+/// A descriptor kept for the moment when there are none: with it a client can be told so.
+struct Reserve {
+    file: Option<File>,
+    is_warned: bool,
+}
+
+impl Reserve {
+    fn new() -> Self {
+        Self { file: File::open("/dev/null").ok(), is_warned: false }
+    }
+
+    fn turn_away(&mut self, listener: &Socket) {
+        self.file = None;
+        if let Ok((socket, _)) = listener.accept() {
+            refuse(&socket);
+        }
+        self.file = File::open("/dev/null").ok();
+    }
+
+    fn warn_once(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_warned, true) {
+            warn!("cannot take more clients now error=\"{error}\"");
+        }
+    }
+}
+
+/// For people: each address that is listened to, and for "all addresses" those that this machine has.
+pub fn clickable(address: SocketAddr) -> Vec<SocketAddr> {
+    if !address.ip().is_unspecified() {
+        return Vec::new();
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let ips = interfaces.into_iter().filter(|interface| !interface.is_loopback()).map(|interface| interface.ip());
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(_) => true,
+        // Link-local addresses need a zone, which browsers do not take.
+        IpAddr::V6(v6) => address.is_ipv6() && !v6.is_unicast_link_local(),
+    };
+    ips.filter(usable).map(|ip| SocketAddr::new(ip, address.port())).collect()
+}

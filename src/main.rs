@@ -1,0 +1,52 @@
+//! Arguments, signals, exit code.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use framehub::config::{Config, Exit};
+use framehub::http::{Listeners, clickable};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+fn main() -> ExitCode {
+    framehub::os::tame_allocator();
+    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let config = match Config::from_args(&args) {
+        Ok(config) => config,
+        Err(Exit::Asked(text)) => {
+            // Somebody who closed our output does not want it.
+            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(Exit::Wrong(text)) => {
+            eprintln!("framehub: {text}");
+            return ExitCode::from(2);
+        }
+    };
+    framehub::log::start(config.log_level);
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("framehub: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), String> {
+    let (stop, signalled) = UnixStream::pair().map_err(|error| format!("cannot prepare for signals: {error}"))?;
+    for signal in [SIGTERM, SIGINT] {
+        let end = signalled.try_clone().map_err(|error| format!("cannot prepare for signals: {error}"))?;
+        signal_hook::low_level::pipe::register(signal, end)
+            .map_err(|error| format!("cannot prepare for signals: {error}"))?;
+    }
+    let listeners = Listeners::bind(&config.listen)?;
+    for address in listeners.addresses() {
+        eprintln!("listening on http://{address}");
+        for lan in clickable(address) {
+            eprintln!("  open http://{lan}/");
+        }
+    }
+    framehub::run(config, &listeners, stop.as_fd())
+}

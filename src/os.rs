@@ -1,0 +1,124 @@
+//! What std lacks: raw clocks, poll, resource limits, the allocator's thresholds. One of two files with unsafe code.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, SystemTime};
+
+/// CLOCK_MONOTONIC, as V4L2 stamps its buffers. (`Instant` is the same clock but hides its value.)
+pub fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec for the call to fill; this clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// CLOCK_REALTIME since the UNIX epoch; zero on a board that believes in a time before it.
+pub fn realtime() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What [`poll`] found on one descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing within the time.
+    Nothing,
+    /// Something to read (or to accept, or to dequeue).
+    Readable,
+    /// An error or a hang-up, and nothing to read.
+    Failed,
+}
+
+/// Waits until one of the descriptors has something to read. `None` waits for ever; a signal counts as nothing.
+pub fn poll<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> io::Result<[Event; N]> {
+    let mut set = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    poll_set(&mut set, timeout)?;
+    Ok(set.map(event))
+}
+
+/// [`poll`] for a number of descriptors known only at run time.
+pub fn poll_all(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<Vec<Event>> {
+    let pollfd = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut set: Vec<_> = fds.iter().map(pollfd).collect();
+    poll_set(&mut set, timeout)?;
+    Ok(set.into_iter().map(event).collect())
+}
+
+fn poll_set(set: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    // Rounded up, so that a caller with 0.4 ms left does not spin.
+    let millis = timeout.map_or(-1, |t| t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32);
+    // SAFETY: `set` is an array of that many pollfd, alive during the call.
+    let found = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, millis) };
+    match found {
+        -1 if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted => Err(io::Error::last_os_error()),
+        -1 => {
+            set.iter_mut().for_each(|fd| fd.revents = 0);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn event(fd: libc::pollfd) -> Event {
+    match fd.revents {
+        0 => Event::Nothing,
+        found if found & libc::POLLIN != 0 => Event::Readable,
+        _ => Event::Failed,
+    }
+}
+
+/// Raises the soft limit on descriptors to `wanted` where the hard limit allows. Answers with the limit in force.
+pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the call to fill.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let (soft, hard) = (limit.rlim_cur, limit.rlim_max);
+    if soft as u64 >= wanted || soft == hard {
+        return Ok(soft as u64);
+    }
+    limit.rlim_cur = hard.min(wanted as libc::rlim_t);
+    // SAFETY: `limit` is a valid rlimit, its soft limit not above its hard one.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(limit.rlim_cur as u64),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes glibc give frames back to the system.
+///
+/// Left alone it moves the size from which blocks are mapped upwards with each freed frame, until none is ever
+/// returned, and opens an arena for each of a thousand threads. musl does neither.
+pub fn tame_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters; called once, before other threads exist.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 16 * 1024);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn clocks_advance_together() {
+        let (mono, real) = (monotonic(), realtime());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(monotonic() - mono >= Duration::from_millis(20));
+        assert!(realtime() > real);
+    }
+
+    #[test]
+    fn poll_tells_nothing_readable_and_failed_apart() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        assert_eq!(poll([far.as_fd()], Some(Duration::from_millis(1))).unwrap(), [Event::Nothing]);
+        near.write_all(b"x").unwrap();
+        assert_eq!(poll_all(&[far.as_fd()], None).unwrap(), [Event::Readable]);
+    }
+}
