@@ -7,9 +7,11 @@ use argh::FromArgs;
 use log::LevelFilter;
 
 use crate::camera::Mode;
+use crate::camera::controls::Wish;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
 use crate::frame::Size;
+use crate::http::{self, ControlAccess};
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
 /// re-encoding, each at its own pace.
@@ -35,6 +37,15 @@ struct Args {
     /// the most viewers at a time; snapshots have places of their own (default 64)
     #[argh(option, default = "64", from_str_fn(clients), arg_name = "n")]
     max_clients: usize,
+    /// a camera control to set whenever the camera is opened, such as brightness=10; may be given several times
+    #[argh(option, from_str_fn(control), arg_name = "name=value")]
+    control: Vec<Wish>,
+    /// what clients may do with the camera's controls: none, read or write (default write)
+    #[argh(option, default = "ControlAccess::Write", from_str_fn(control_access), arg_name = "access")]
+    controls: ControlAccess,
+    /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
+    #[argh(option, from_str_fn(header), arg_name = "text")]
+    server_header: Option<String>,
     /// how much to say: error, warn, info, debug or trace (default info)
     #[argh(option, default = "LevelFilter::Info", from_str_fn(level), arg_name = "level")]
     log_level: LevelFilter,
@@ -61,8 +72,10 @@ pub struct Config {
     pub live: Mode,
     /// Let go of the camera after so long unwatched; `None` keeps it.
     pub idle: Option<Duration>,
-    /// Most streams at a time.
-    pub max_clients: usize,
+    /// Controls to set whenever the camera is opened.
+    pub wishes: Vec<Wish>,
+    /// How clients are answered.
+    pub http: http::Settings,
     /// How much to say.
     pub log_level: LevelFilter,
 }
@@ -97,7 +110,12 @@ impl Config {
             listen,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
-            max_clients: args.max_clients,
+            wishes: args.control,
+            http: http::Settings {
+                max_clients: args.max_clients,
+                controls: args.controls,
+                server_header: args.server_header,
+            },
             log_level: args.log_level,
         })
     }
@@ -148,6 +166,26 @@ fn clients(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
 }
 
+fn control(text: &str) -> Result<Wish, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok(Wish::new(name.trim(), value)),
+        _ => Err(format!("\"{text}\" sets no control; give NAME=VALUE, such as brightness=10")),
+    }
+}
+
+fn control_access(text: &str) -> Result<ControlAccess, String> {
+    let all = [ControlAccess::None, ControlAccess::Read, ControlAccess::Write];
+    let access = all.into_iter().find(|access| access.name() == text);
+    access.ok_or_else(|| format!("\"{text}\" is no access; give none, read or write"))
+}
+
+fn header(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text {
+        true => Ok(text.into()),
+        false => Err(format!("{text:?} cannot be a header; give plain ASCII text, such as MJPG-Streamer/0.2")),
+    }
+}
+
 fn level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
@@ -166,7 +204,8 @@ mod tests {
         assert!(matches!(config.device, DeviceArg::Camera(Choice::Auto)));
         assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
-        assert_eq!((config.idle, config.max_clients), (Some(Duration::from_secs(5)), 64));
+        assert_eq!((config.idle, config.http.max_clients), (Some(Duration::from_secs(5)), 64));
+        assert_eq!((config.http.controls, config.http.server_header), (ControlAccess::Write, None));
     }
 
     #[test]
@@ -179,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn controls_are_named_and_may_be_several() {
+        let config =
+            parse("--control brightness=10 --control=name=a=b --controls read --server-header MJPG-Streamer/0.2")
+                .unwrap_or_else(|exit| panic!("{exit:?}"));
+        assert_eq!(config.wishes, [Wish::new("brightness", "10"), Wish::new("name", "a=b")]);
+        assert_eq!(config.http.controls, ControlAccess::Read);
+        assert_eq!(config.http.server_header.as_deref(), Some("MJPG-Streamer/0.2"));
+    }
+
+    #[test]
     fn wrong_words_name_the_option_and_what_it_takes() {
         for (line, words) in [
             ("--size big", ["--size", "640x480"]),
@@ -188,6 +237,11 @@ mod tests {
             ("--device video0", ["--device", "/dev/video0"]),
             ("--idle -1", ["--idle", "seconds"]),
             ("--log-level loud", ["--log-level", "debug"]),
+            ("--control brightness", ["--control", "brightness=10"]),
+            ("--control =3", ["--control", "brightness=10"]),
+            ("--controls all", ["--controls", "none, read or write"]),
+            ("--server-header=", ["--server-header", "MJPG-Streamer"]),
+            ("--server-header=a\u{1}b", ["--server-header", "MJPG-Streamer"]),
             ("--bogus", ["--bogus", "--help"]),
             ("--size", ["--size", "--help"]),
         ] {

@@ -54,7 +54,10 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
     };
     let hub = Hub::new();
     let camera = Camera::new(source, Settings { live: config.live, idle: config.idle }, hub.clone());
-    let app = App::new(hub.clone(), camera.clone(), config.max_clients);
+    for wish in config.wishes {
+        camera.panel().remember(wish);
+    }
+    let app = App::new(hub.clone(), camera.clone(), config.http);
     provide_descriptors(app.most_connections() + OWN_DESCRIPTORS);
 
     let runner = camera.clone();

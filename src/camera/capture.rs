@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
+use super::controls::Panel;
+use super::pace::Pace;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
 use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
 use crate::hub::Hub;
@@ -30,6 +32,9 @@ const STALL: Duration = Duration::from_secs(2);
 const STALL_MAX: Duration = Duration::from_secs(16);
 /// After so many pictures of one unexpected size that size is taken as the truth.
 const STRANGE_SIZE_LIMIT: u32 = 10;
+/// A camera that claims to be live and has not sent a picture for so long hangs in its driver, where the watchdog
+/// cannot see it.
+const HUNG: Duration = Duration::from_secs(15);
 
 /// What the live stream is to be.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +53,11 @@ pub struct Camera {
     pool: Arc<Pool>,
     /// The camera mutex.
     slot: Mutex<Slot>,
+    /// The camera has been opened, or could not be.
+    opened: Condvar,
+    panel: Panel,
     status: Mutex<Status>,
+    pace: Mutex<Pace>,
     counters: Counters,
     is_stopping: AtomicBool,
 }
@@ -88,6 +97,21 @@ pub enum Phase {
     Live,
     /// Not to be had; the text says why and what to do.
     Lost(String),
+}
+
+impl Phase {
+    /// See [`Phase::name`].
+    pub const NAMES: [&str; 4] = ["asleep", "starting", "live", "lost"];
+
+    /// One word, for programs.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Asleep => 0,
+            Self::Starting => 1,
+            Self::Live => 2,
+            Self::Lost(_) => 3,
+        }]
+    }
 }
 
 /// What the camera is doing, and which one it is.
@@ -143,7 +167,10 @@ impl Camera {
             hub,
             pool: Pool::new(),
             slot: Mutex::default(),
+            opened: Condvar::new(),
+            panel: Panel::default(),
             status: Mutex::new(status),
+            pace: Mutex::default(),
             counters: Counters::default(),
             is_stopping: AtomicBool::new(false),
         })
@@ -157,6 +184,53 @@ impl Camera {
     /// Totals since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The rhythm of the newest pictures.
+    pub fn pace(&self) -> Pace {
+        self.pace.lock().clone()
+    }
+
+    /// What the controls are to be.
+    pub fn panel(&self) -> &Panel {
+        &self.panel
+    }
+
+    /// Who wants pictures.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Does something with the open camera, between two of its pictures. Has it opened first if it is not.
+    ///
+    /// # Errors
+    /// In words, when there is no camera by the deadline or an attempt to open it fails before.
+    pub fn with_device<T>(&self, deadline: Instant, act: impl FnOnce(&mut dyn Device) -> T) -> Result<T, String> {
+        let failures = self.failures();
+        let _watch = self.hub.watch();
+        let mut slot = self.slot.try_lock_until(deadline).ok_or("the camera is busy")?;
+        loop {
+            if let Some(device) = slot.device.as_deref_mut() {
+                return Ok(act(device));
+            }
+            if self.failures() != failures || Instant::now() >= deadline || self.is_stopping.load(Ordering::SeqCst) {
+                return Err(self.reason());
+            }
+            self.opened.wait_until(&mut slot, deadline.min(Instant::now() + TICK));
+        }
+    }
+
+    /// Why no pictures can be had, unless the camera sleeps on purpose.
+    pub fn trouble(&self) -> Option<String> {
+        let is_hung = || {
+            let exposed = self.hub.newest().map_or(Duration::ZERO, |frame| frame.captured_at().mono);
+            os::monotonic().saturating_sub(exposed) > HUNG
+        };
+        match self.status().phase {
+            Phase::Asleep => None,
+            Phase::Live => is_hung().then(|| self.reason()),
+            Phase::Starting | Phase::Lost(_) => Some(self.reason()),
+        }
     }
 
     /// Why there is no picture, in words, for an answer 503.
@@ -249,7 +323,9 @@ impl Camera {
             info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
             status.identity = Some(identity);
             status.opened_at = Some(Instant::now());
-            slot.device = Some(device);
+            drop(status);
+            self.panel.restore(slot.device.insert(device).as_mut());
+            self.opened.notify_all();
         }
         if slot.live.is_none() {
             self.start_live(slot)?;
@@ -262,6 +338,7 @@ impl Camera {
         slot.generation += 1;
         let want = self.settings.live;
         let mode = device.start(want, LIVE_BUFFERS)?;
+        *self.pace.lock() = Pace::default();
         let mut status = self.status.lock();
         if status.mode != Some(mode) {
             if mode.size == want.size {
@@ -297,6 +374,8 @@ impl Camera {
         }
         warn!("no whole picture for {silent:.1} s; restarting the stream");
         count(&self.counters.restarts);
+        let reason = format!("the camera stopped sending pictures {silent:.1} s ago; its stream is being restarted");
+        self.status.lock().phase = Phase::Lost(reason);
         self.start_live(slot)
     }
 
@@ -342,6 +421,7 @@ impl Camera {
         live.has_pictures = true;
         let captured_at = stamp(raw.exposed_at, live.last_exposure, now);
         live.last_exposure = captured_at.mono;
+        self.pace.lock().add(captured_at.mono);
         let info = FrameInfo { sequence, captured_at, size };
         Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
     }
@@ -374,6 +454,7 @@ impl Camera {
     fn lose(&self, error: &CameraError) {
         self.close_device();
         count(&self.counters.failures);
+        self.opened.notify_all();
         let phase = Phase::Lost(error.message.clone());
         let mut status = self.status.lock();
         if status.phase != phase {
@@ -394,6 +475,7 @@ impl Camera {
         slot.live = None;
         slot.generation += 1;
         let was_open = slot.device.take().is_some();
+        *self.pace.lock() = Pace::default();
         let mut status = self.status.lock();
         status.mode = None;
         if let Some(opened_at) = status.opened_at.take() {

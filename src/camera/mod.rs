@@ -5,6 +5,8 @@
 //! ([`capture`]) takes the live pictures; a still is taken on its client's own thread, behind the same mutex.
 
 pub mod capture;
+pub mod controls;
+pub mod pace;
 pub mod synthetic;
 pub mod test_picture;
 pub mod v4l2;
@@ -13,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::controls::Controls;
 use crate::frame::Size;
 
 /// A camera that can be opened; resolved anew each time, since nodes move when a plug is pulled.
@@ -41,6 +44,11 @@ pub trait Device: Send {
 
     /// Hands the next picture to `sink`, whatever its state; called once [`Readiness::wait`] said `true`.
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError>;
+
+    /// Its controls, where it has any. Using them does not disturb what streams.
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        None
+    }
 }
 
 /// Waits for pictures of one stream.

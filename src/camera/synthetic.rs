@@ -12,9 +12,12 @@
 //! | `dht=0` | no Huffman tables, and `AVI1` where JFIF should be |
 //! | `first_ms=N` | the first picture comes N ms after the start |
 //! | `sizes=WxH+WxH` | only these sizes; another is answered with the nearest |
+//! | `stall_file=PATH` | while that file exists no picture comes, and nothing else happens |
 //! | `switch_ms=N` | starting takes N ms |
 //! | `unplug_file=PATH` | the camera is absent while that file exists; what streams then fails for good |
 //! | `warmup=N` | the first N pictures after each start are dark, each a little less |
+
+mod controls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +26,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::test_picture::{Moment, TestPicture};
+use self::controls::SyntheticControls;
+use super::controls::Controls;
+use super::test_picture::{Moment, TestPicture, Tone};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Size, Stamp};
 use crate::os;
@@ -48,6 +53,7 @@ struct Quirks {
     omits_dht: bool,
     first: Option<Duration>,
     sizes: Vec<Size>,
+    stall_file: Option<PathBuf>,
     switch: Duration,
     unplug_file: Option<PathBuf>,
     warmup: u32,
@@ -85,6 +91,7 @@ impl Source for Synthetic {
                 driver: "synthetic".into(),
                 ..Identity::default()
             },
+            controls: SyntheticControls::default(),
             picture: None,
             stream: Arc::new(Stream::stopped(self.quirks.clone())),
         }))
@@ -111,19 +118,24 @@ impl Quirks {
                         return Err(format!("synthetic: sizes={size} is not between {SMALLEST} and {LARGEST}"));
                     }
                 }
+                "stall_file" if !value.is_empty() => quirks.stall_file = Some(value.into()),
                 "switch_ms" => quirks.switch = millis()?,
                 "unplug_file" if !value.is_empty() => quirks.unplug_file = Some(value.into()),
-                "unplug_file" => return Err("synthetic: unplug_file= needs a path".into()),
+                "stall_file" | "unplug_file" => return Err(format!("synthetic: {key}= needs a path")),
                 "warmup" => quirks.warmup = number(1000)?,
                 _ => {
                     return Err(format!(
-                        "synthetic: unknown key \"{key}\"; known are bytes, dht, first_ms, sizes, switch_ms, unplug_file \
-                         and warmup"
+                        "synthetic: unknown key \"{key}\"; known are bytes, dht, first_ms, sizes, stall_file, switch_ms, \
+                         unplug_file and warmup"
                     ));
                 }
             }
         }
         Ok(quirks)
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.stall_file.as_ref().is_some_and(|file| file.exists())
     }
 
     fn check_plugged(&self) -> Result<(), CameraError> {
@@ -150,6 +162,7 @@ fn coerce(want: Size, offered: &[Size]) -> Size {
 struct Camera {
     source: Synthetic,
     identity: Identity,
+    controls: SyntheticControls,
     picture: Option<(Mode, TestPicture)>,
     stream: Arc<Stream>,
 }
@@ -206,14 +219,20 @@ impl Device for Camera {
         let due = self.stream.take(mono)?.ok_or_else(|| failed("no picture is due yet"))?;
         let Some((_, picture)) = &mut self.picture else { return Err(failed("not started")) };
         let warmup = self.source.quirks.warmup;
+        let tone = self.controls.tone();
+        let brightness = ((due.taken_before + 1) as f32 / (warmup + 1) as f32).min(1.0);
         let moment = Moment {
             number: self.source.made.fetch_add(1, Ordering::Relaxed) + 1,
             exposed_at: Stamp { mono: due.at, real: real.saturating_sub(mono - due.at) },
-            brightness: ((due.taken_before + 1) as f32 / (warmup + 1) as f32).min(1.0),
+            tone: Tone { gain: tone.gain * brightness, ..tone },
         };
         let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode its picture: {error}")))?;
         sink(RawFrame { data, sequence: due.sequence, is_flagged: false, exposed_at: Some(due.at) });
         Ok(())
+    }
+
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        Some(&mut self.controls)
     }
 }
 
@@ -250,7 +269,7 @@ struct Due {
 }
 
 impl Stream {
-    /// With an unplug file, how often it is looked for while waiting.
+    /// How often the file of a quirk is looked for while waiting.
     const LOOK: Duration = Duration::from_millis(20);
 
     fn started(quirks: Arc<Quirks>, fps: f64, now: Duration) -> Self {
@@ -310,13 +329,13 @@ impl Readiness for Stream {
                 return Err(unplugged);
             }
             let now = os::monotonic();
-            let due = self.at(state.next);
-            if now >= due || now >= give_up {
-                return Ok(now >= due);
+            let is_due = now >= self.at(state.next) && !self.quirks.is_stalled();
+            if is_due || now >= give_up {
+                return Ok(is_due);
             }
-            let mut pause = due.min(give_up) - now;
-            if self.quirks.unplug_file.is_some() {
-                pause = pause.min(Self::LOOK);
+            let mut pause = self.at(state.next).min(give_up).saturating_sub(now);
+            if self.quirks.unplug_file.is_some() || self.quirks.stall_file.is_some() {
+                pause = if pause.is_zero() { Self::LOOK } else { pause.min(Self::LOOK) };
             }
             self.stopped.wait_for(&mut state, pause);
         }

@@ -21,8 +21,52 @@ pub struct Moment {
     pub number: u64,
     /// Shown too, as UTC.
     pub exposed_at: Stamp,
-    /// From 0.0, black, to 1.0, as it should be.
-    pub brightness: f32,
+    /// What the camera's controls make of it.
+    pub tone: Tone,
+}
+
+/// A change of luma and colour, as a camera's controls make it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tone {
+    /// From 0.0, black, through 1.0, as it should be.
+    pub gain: f32,
+    /// Added to luma.
+    pub brightness: i16,
+    /// What is done to the colours.
+    pub effect: Effect,
+}
+
+/// See [`Tone::effect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Takes the colours away.
+    BlackAndWhite,
+    /// Turns light and colours round.
+    Negative,
+}
+
+impl Tone {
+    /// Changes nothing.
+    pub const PLAIN: Self = Self { gain: 1.0, brightness: 0, effect: Effect::None };
+
+    /// What becomes of each value of luma, and of each of the two chroma.
+    fn tables(self) -> [[u8; 256]; 2] {
+        let luma = |value: usize| match self.effect {
+            Effect::Negative => 255.0 - value as f32,
+            _ => value as f32,
+        };
+        let colours = match self.effect {
+            Effect::None => self.gain.min(1.0),
+            Effect::BlackAndWhite => 0.0,
+            Effect::Negative => -self.gain.min(1.0),
+        };
+        [
+            std::array::from_fn(|value| (luma(value) * self.gain + f32::from(self.brightness)) as u8),
+            std::array::from_fn(|value| (128.0 + (value as f32 - 128.0) * colours) as u8),
+        ]
+    }
 }
 
 /// The test picture at one size.
@@ -97,7 +141,7 @@ impl TestPicture {
     }
 
     fn encode_into(&self, jpeg: &mut Vec<u8>, moment: Moment) -> Result<(), EncodingError> {
-        let Moment { number, exposed_at, brightness } = moment;
+        let Moment { number, exposed_at, tone } = moment;
         let comment = format!("framehub seq={number} mono_ns={}", exposed_at.mono.as_nanos());
         let mut head = SOI.to_vec();
         push_segment(&mut head, COM, comment.as_bytes());
@@ -110,7 +154,7 @@ impl TestPicture {
         encoder.encode_image(Rows {
             picture: self,
             sprites: self.sprites(moment, &hand),
-            brightness: (brightness.clamp(0.0, 1.0) * 256.0) as u32,
+            tables: (tone != Tone::PLAIN).then(|| tone.tables()),
             number,
         })?;
         jpeg[..head.len()].copy_from_slice(&head);
@@ -139,8 +183,8 @@ impl TestPicture {
 struct Rows<'a> {
     picture: &'a TestPicture,
     sprites: Vec<Sprite<'a>>,
-    /// In 256ths.
-    brightness: u32,
+    /// See [`Tone::tables`]; `None` where they would change nothing.
+    tables: Option<[[u8; 256]; 2]>,
     number: u64,
 }
 
@@ -172,11 +216,9 @@ impl ImageBuffer for Rows<'_> {
         for sprite in &self.sprites {
             sprite.blend(y.into(), &mut row);
         }
-        if self.brightness < 256 {
-            let dim = |value: u8| (u32::from(value) * self.brightness >> 8) as u8;
-            row[0].iter_mut().for_each(|luma| *luma = dim(*luma));
-            for chroma in row[1..].iter_mut().flat_map(|row| row.iter_mut()) {
-                *chroma = (128 + ((i32::from(*chroma) - 128) * self.brightness as i32 >> 8)) as u8;
+        if let Some([luma, chroma]) = &self.tables {
+            for (row, table) in row.iter_mut().zip([luma, chroma, chroma]) {
+                row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
             }
         }
     }

@@ -8,7 +8,7 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 use super::connection::{Connection, Gone};
 use crate::frame::Frame;
 
-/// Named in every answer.
+/// Named in every answer that names no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
 
 /// See the module's documentation.
@@ -30,6 +30,16 @@ impl Answer {
         let mut text = text.into();
         text.push('\n');
         Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
+    }
+
+    /// Figures and lists for programs.
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self::new(200, "application/json", Body::Bytes(format!("{value}\n").into_bytes())).uncached()
+    }
+
+    /// Prometheus' text format.
+    pub fn metrics(text: String) -> Self {
+        Self::new(200, "text/plain; version=0.0.4; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
     /// A file that is part of the program.
@@ -86,7 +96,9 @@ impl Answer {
     fn head(&self, version: &HTTPVersion, length: usize, keep: bool) -> Vec<u8> {
         let field = |name: &str, value: &str| Header::from_bytes(name.as_bytes(), value.as_bytes()).ok();
         let mut headers: Vec<Header> = self.fields.iter().filter_map(|(name, value)| field(name, value)).collect();
-        headers.extend(field("Server", SERVER));
+        if !self.fields.iter().any(|(name, _)| *name == "Server") {
+            headers.extend(field("Server", SERVER));
+        }
         let response = Response::new(StatusCode(self.status), headers, std::io::empty(), Some(length), None)
             .with_chunked_threshold(usize::MAX);
         let mut head = Vec::with_capacity(512);
@@ -107,14 +119,21 @@ mod tests {
     fn heads_are_whole_and_never_chunked() {
         let answer = Answer::unavailable("no picture");
         let head = String::from_utf8(answer.head(&HTTPVersion(1, 1), 1_000_000, true)).unwrap();
-        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\nServer: framehub/"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{head}");
         assert_eq!(head.matches("\r\n\r\n").count(), 1, "{head}");
-        for field in
-            ["Content-Length: 1000000", "Retry-After: 2", "Access-Control-Allow-Origin: *", "Cache-Control: no-store"]
-        {
+        for field in [
+            "Server: framehub/",
+            "Content-Length: 1000000",
+            "Retry-After: 2",
+            "Access-Control-Allow-Origin: *",
+            "Cache-Control: no-store",
+        ] {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
         }
         assert!(!head.contains("chunked"), "{head}");
+        let renamed = Answer::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
+        let renamed = String::from_utf8(renamed).unwrap();
+        assert!(renamed.contains("\r\nServer: MJPG-Streamer/0.2\r\n") && !renamed.contains("framehub"), "{renamed}");
     }
 }

@@ -1,5 +1,7 @@
 //! Which URL is what. Every address that framehub answers is in [`Route::decode`], and in one table test.
 
+use tiny_http::Method;
+
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -9,6 +11,18 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/controls`: the camera's controls.
+    Controls,
+    /// `/input.json`, `/input_0.json` (mjpg-streamer): the same, in its shape.
+    InputJson,
+    /// `/program.json` (mjpg-streamer): what there is to see.
+    ProgramJson,
+    /// `/?action=command` (mjpg-streamer): sets a control.
+    Command,
+    /// `/state`: what goes on, as JSON.
+    State,
+    /// `/metrics`: the same for Prometheus.
+    Metrics,
     /// `/healthz`: whether pictures can be had.
     Health,
     /// `/favicon.ico`: browsers ask, whatever the page says.
@@ -25,10 +39,16 @@ impl Route {
                 None | Some("") => Self::Page,
                 Some("stream") => Self::Stream,
                 Some("snapshot") => Self::Snapshot,
+                Some("command") => Self::Command,
                 Some(_) => return None,
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "controls" => Self::Controls,
+            "input.json" | "input_0.json" => Self::InputJson,
+            "program.json" => Self::ProgramJson,
+            "state" => Self::State,
+            "metrics" => Self::Metrics,
             "healthz" => Self::Health,
             "favicon.ico" => Self::Favicon,
             _ => return None,
@@ -40,8 +60,19 @@ impl Route {
     pub fn methods(self) -> &'static str {
         match self {
             // mjpg-streamer's clients on iOS open the stream with POST.
-            Self::Stream => "GET, HEAD, POST, OPTIONS",
+            Self::Stream | Self::Controls => "GET, HEAD, POST, OPTIONS",
+            // Not HEAD, which must not change anything.
+            Self::Command => "GET, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    /// Whether such a request changes something. All that do are checked in one place.
+    pub fn changes_something(self, method: &Method) -> bool {
+        match self {
+            Self::Command => true,
+            Self::Controls => *method == Method::Post,
+            _ => false,
         }
     }
 }
@@ -63,13 +94,23 @@ fn split(target: &str) -> Option<(&str, &str)> {
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a>(&'a str);
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    /// From what stands behind the `?`, or from a form's body.
+    pub fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    /// All parameters with their values, decoded.
+    pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + use<'a> {
+        self.0.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+    }
+
     /// The first parameter of this name, decoded; empty where it has no value.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.0.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key) == name).then(|| decode(value))
-        })
+        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 }
 
@@ -119,9 +160,19 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/controls", Some(Controls)),
+            ("/controls?brightness=1", Some(Controls)),
+            ("/input.json", Some(InputJson)),
+            ("/input_0.json", Some(InputJson)),
+            ("/program.json", Some(ProgramJson)),
+            ("/?action=command&id=-1", Some(Command)),
+            ("/state", Some(State)),
+            ("/metrics", Some(Metrics)),
             ("/healthz", Some(Health)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),
+            ("/input_1.json", None),
+            ("/controls/brightness", None),
             ("/stop", None),
             ("/nope", None),
             ("/Stream", None),
@@ -152,6 +203,22 @@ mod tests {
             ("f", None),
         ] {
             assert_eq!(query.get(name).as_deref(), value, "{name}");
+        }
+        let pairs: Vec<_> = Query::new("&a=1&&b=%20").pairs().collect();
+        assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), " ".into())]);
+    }
+
+    #[test]
+    fn what_changes_something() {
+        for (target, method, changes) in [
+            ("/controls", Method::Post, true),
+            ("/controls?brightness=1", Method::Get, false),
+            ("/?action=command&id=1", Method::Get, true),
+            ("/input.json", Method::Get, false),
+            ("/stream", Method::Post, false),
+        ] {
+            let (route, _) = Route::decode(target).unwrap();
+            assert_eq!(route.changes_something(&method), changes, "{method} {target}");
         }
     }
 }
