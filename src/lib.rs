@@ -53,7 +53,8 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
         DeviceArg::Synthetic(synthetic) => Box::new(synthetic),
     };
     let hub = Hub::new();
-    let camera = Camera::new(source, Settings { live: config.live, idle: config.idle }, hub.clone());
+    let camera =
+        Camera::new(source, Settings { live: config.live, idle: config.idle, still: config.still }, hub.clone());
     let app = App::new(hub.clone(), camera.clone(), config.max_clients);
     provide_descriptors(app.most_connections() + OWN_DESCRIPTORS);
 

@@ -10,6 +10,7 @@ mod listener;
 mod places;
 mod route;
 mod snapshot;
+mod still;
 mod stream;
 
 use std::sync::Arc;
@@ -117,7 +118,11 @@ impl App {
                 stream::serve(self, connection, &head.method);
                 false
             }
-            Route::Snapshot => say(snapshot::answer(self, &query)),
+            Route::Snapshot if query.get("size").as_deref() != Some("max") => {
+                say(either(snapshot::answer(self, &query)))
+            }
+            Route::Snapshot | Route::Still => say(either(still::answer(self, &query))),
+            Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Health => say(self.health()),
             Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
@@ -132,6 +137,11 @@ impl App {
             Phase::Starting | Phase::Lost(_) => Answer::unavailable(self.camera.reason()),
         }
     }
+}
+
+/// What came first: the answer, or the reason why there is none.
+fn either(answer: Result<Answer, Answer>) -> Answer {
+    answer.unwrap_or_else(|refusal| refusal)
 }
 
 /// The answer to OPTIONS, a browser's question before a cross-origin request.

@@ -9,6 +9,10 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
+    Still,
+    /// `/warm`: keeps the camera ready for a still to come.
+    Warm,
     /// `/healthz`: whether pictures can be had.
     Health,
     /// `/favicon.ico`: browsers ask, whatever the page says.
@@ -29,6 +33,8 @@ impl Route {
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "still" | "full_res" => Self::Still,
+            "warm" => Self::Warm,
             "healthz" => Self::Health,
             "favicon.ico" => Self::Favicon,
             _ => return None,
@@ -40,7 +46,7 @@ impl Route {
     pub fn methods(self) -> &'static str {
         match self {
             // mjpg-streamer's clients on iOS open the stream with POST.
-            Self::Stream => "GET, HEAD, POST, OPTIONS",
+            Self::Stream | Self::Warm => "GET, HEAD, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -119,6 +125,9 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/still", Some(Still)),
+            ("/full_res?token=x", Some(Still)),
+            ("/warm?for=10s", Some(Warm)),
             ("/healthz", Some(Health)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),
