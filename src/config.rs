@@ -8,6 +8,8 @@ use log::LevelFilter;
 
 use crate::camera::Mode;
 use crate::camera::controls::Wish;
+use crate::camera::settle::Rule;
+use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
 use crate::frame::Size;
@@ -18,36 +20,56 @@ use crate::http::{self, ControlAccess};
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 struct Args {
-    /// the camera: auto, synthetic, or a node or link such as /dev/video0 or /dev/v4l/by-id/... (default auto:
-    /// the first that offers Motion-JPEG)
-    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", from_str_fn(device), arg_name = "auto|synthetic|path")]
+    /// the camera: auto, synthetic, name:CARD, serial:NUMBER, or a node or link such as /dev/video0 or
+    /// /dev/v4l/by-id/... (default auto: the first that offers Motion-JPEG)
+    #[argh(
+        option,
+        default = "DeviceArg::Camera(Choice::Auto)",
+        from_str_fn(parse_device),
+        arg_name = "auto|synthetic|path"
+    )]
     device: DeviceArg,
     /// where to listen; may be given several times; port 0 takes a free one (default 0.0.0.0:8080)
-    #[argh(option, from_str_fn(listen), arg_name = "addr:port")]
+    #[argh(option, from_str_fn(parse_listen), arg_name = "addr:port")]
     listen: Vec<SocketAddr>,
     /// the live stream's size; the camera's nearest is taken (default 640x480)
-    #[argh(option, default = "Size::new(640, 480)", from_str_fn(size), arg_name = "wxh")]
+    #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
     size: Size,
     /// frames per second to ask of the camera (default: the camera's own rate)
-    #[argh(option, from_str_fn(fps), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
     fps: Option<f64>,
     /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
     idle: Duration,
+    /// size of full-resolution stills: max, or the camera's nearest to this (default max)
+    #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
+    still_size: Option<Size>,
+    /// frames per second while a still is taken (default: the camera's own rate at that size)
+    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
+    still_fps: Option<f64>,
+    /// when a still is right: auto, or after so many pictures (default auto)
+    #[argh(option, default = "Rule::Auto", from_str_fn(parse_rule), arg_name = "auto|n")]
+    still_settle: Rule,
+    /// how long to wait for that, before the newest whole picture is taken (default 5)
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    still_deadline: Duration,
+    /// least time between two stills that switch the camera (default 0.5)
+    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    still_min_interval: Duration,
     /// the most viewers at a time; snapshots have places of their own (default 64)
-    #[argh(option, default = "64", from_str_fn(clients), arg_name = "n")]
+    #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
     max_clients: usize,
     /// a camera control to set whenever the camera is opened, such as brightness=10; may be given several times
-    #[argh(option, from_str_fn(control), arg_name = "name=value")]
+    #[argh(option, from_str_fn(parse_control), arg_name = "name=value")]
     control: Vec<Wish>,
     /// what clients may do with the camera's controls: none, read or write (default write)
-    #[argh(option, default = "ControlAccess::Write", from_str_fn(control_access), arg_name = "access")]
+    #[argh(option, default = "ControlAccess::Write", from_str_fn(parse_control_access), arg_name = "access")]
     controls: ControlAccess,
     /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
-    #[argh(option, from_str_fn(header), arg_name = "text")]
+    #[argh(option, from_str_fn(parse_header), arg_name = "text")]
     server_header: Option<String>,
     /// how much to say: error, warn, info, debug or trace (default info)
-    #[argh(option, default = "LevelFilter::Info", from_str_fn(level), arg_name = "level")]
+    #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
     log_level: LevelFilter,
     /// print the version
     #[argh(switch, short = 'V')]
@@ -72,6 +94,8 @@ pub struct Config {
     pub live: Mode,
     /// Let go of the camera after so long unwatched; `None` keeps it.
     pub idle: Option<Duration>,
+    /// How stills are taken.
+    pub still: StillSettings,
     /// Controls to set whenever the camera is opened.
     pub wishes: Vec<Wish>,
     /// How clients are answered.
@@ -110,6 +134,13 @@ impl Config {
             listen,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
+            still: StillSettings {
+                size: args.still_size,
+                fps: args.still_fps,
+                rule: args.still_settle,
+                deadline: args.still_deadline,
+                min_interval: args.still_min_interval,
+            },
             wishes: args.control,
             http: http::Settings {
                 max_clients: args.max_clients,
@@ -130,63 +161,75 @@ fn spread(args: &[String]) -> Vec<String> {
     args.iter().flat_map(split).collect()
 }
 
-fn device(text: &str) -> Result<DeviceArg, String> {
+fn parse_device(text: &str) -> Result<DeviceArg, String> {
     match text {
         "" => Err("give auto, synthetic, or a path such as /dev/video0".into()),
         "auto" => Ok(DeviceArg::Camera(Choice::Auto)),
         synthetic if synthetic.split(':').next() == Some("synthetic") => {
             Synthetic::from_text(synthetic).map(DeviceArg::Synthetic)
         }
+        name if name.starts_with("name:") => Ok(DeviceArg::Camera(Choice::Name(name[5..].into()))),
+        serial if serial.starts_with("serial:") => Ok(DeviceArg::Camera(Choice::Serial(serial[7..].into()))),
         path if path.starts_with('/') || path.starts_with('.') => Ok(DeviceArg::Camera(Choice::Path(path.into()))),
-        other => Err(format!("\"{other}\" is no camera; give auto, synthetic, or a path such as /dev/video0")),
+        other => Err(format!(
+            "\"{other}\" is no camera; give auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0"
+        )),
     }
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let hint = "give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
     text.parse().map_err(|_| format!("\"{text}\" is no address; {hint}"))
 }
 
-fn size(text: &str) -> Result<Size, String> {
+fn parse_size(text: &str) -> Result<Size, String> {
     text.parse()
 }
 
-fn fps(text: &str) -> Result<f64, String> {
+fn parse_still_size(text: &str) -> Result<Option<Size>, String> {
+    if text == "max" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error}, or max")) }
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    text.parse()
+}
+
+fn parse_fps(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
     number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+fn parse_seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     number.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
 }
 
-fn clients(text: &str) -> Result<usize, String> {
+fn parse_clients(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|clients| (1..=10_000).contains(clients));
     number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
 }
 
-fn control(text: &str) -> Result<Wish, String> {
+fn parse_control(text: &str) -> Result<Wish, String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok(Wish::new(name.trim(), value)),
         _ => Err(format!("\"{text}\" sets no control; give NAME=VALUE, such as brightness=10")),
     }
 }
 
-fn control_access(text: &str) -> Result<ControlAccess, String> {
+fn parse_control_access(text: &str) -> Result<ControlAccess, String> {
     let all = [ControlAccess::None, ControlAccess::Read, ControlAccess::Write];
     let access = all.into_iter().find(|access| access.name() == text);
     access.ok_or_else(|| format!("\"{text}\" is no access; give none, read or write"))
 }
 
-fn header(text: &str) -> Result<String, String> {
+fn parse_header(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text {
         true => Ok(text.into()),
         false => Err(format!("{text:?} cannot be a header; give plain ASCII text, such as MJPG-Streamer/0.2")),
     }
 }
 
-fn level(text: &str) -> Result<LevelFilter, String> {
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
 
@@ -233,6 +276,8 @@ mod tests {
             ("--size big", ["--size", "640x480"]),
             ("--fps 0", ["--fps", "frames per second"]),
             ("--listen localhost", ["--listen", "0.0.0.0:8080"]),
+            ("--still-size huge", ["--still-size", "max"]),
+            ("--still-settle -3", ["--still-settle", "auto"]),
             ("--max-clients=none", ["--max-clients", "1 to 10000"]),
             ("--device video0", ["--device", "/dev/video0"]),
             ("--idle -1", ["--idle", "seconds"]),

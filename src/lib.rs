@@ -53,10 +53,9 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
         DeviceArg::Synthetic(synthetic) => Box::new(synthetic),
     };
     let hub = Hub::new();
-    let camera = Camera::new(source, Settings { live: config.live, idle: config.idle }, hub.clone());
-    for wish in config.wishes {
-        camera.panel().remember(wish);
-    }
+    let camera =
+        Camera::new(source, Settings { live: config.live, idle: config.idle, still: config.still }, hub.clone());
+    camera.remember(config.wishes);
     let app = App::new(hub.clone(), camera.clone(), config.http);
     provide_descriptors(app.most_connections() + OWN_DESCRIPTORS);
 

@@ -232,7 +232,7 @@ struct Remembered {
 
 impl Panel {
     /// Remembers what the camera, once it is there, shall be set to.
-    pub fn remember(&self, wish: Wish) {
+    fn remember(&self, wish: Wish) {
         let mut remembered = self.remembered.lock();
         remembered.retain(|old| old.wish.name != wish.name);
         remembered.push(Remembered { wish, is_known_bad: false });
@@ -275,6 +275,11 @@ impl Panel {
 }
 
 impl Camera {
+    /// What the controls are to be whenever the camera is opened.
+    pub fn remember(&self, wishes: Vec<Wish>) {
+        wishes.into_iter().for_each(|wish| self.panel.remember(wish));
+    }
+
     /// All controls with their values. Opens the camera if nobody is looking.
     pub fn controls(&self) -> Result<Vec<Control>, Refusal> {
         self.controls_by(Instant::now() + DEADLINE)
@@ -282,11 +287,9 @@ impl Camera {
 
     fn controls_by(&self, deadline: Instant) -> Result<Vec<Control>, Refusal> {
         // Kept open from the first control to the last.
-        let _watch = self.hub().watch();
+        let _watch = self.hub.watch();
         let next = |after| {
-            let asked = self
-                .with_device(deadline, |device| device.controls().map_or(Ok(None), |controls| controls.next(after)));
-            asked.unwrap_or_else(|why| Err(CameraError::new(ErrorKind::Absent, why)))
+            self.with_device(deadline, |device| device.controls().map_or(Ok(None), |controls| controls.next(after)))
         };
         list(next).map_err(|error| match error.kind {
             ErrorKind::Absent => Refusal::Absent(error.message),
@@ -298,8 +301,8 @@ impl Camera {
     /// of the wishes can never come true.
     pub fn set_controls(&self, wishes: &[Wish], resets: bool) -> Result<Vec<Control>, Refusal> {
         let deadline = Instant::now() + DEADLINE;
-        let _watch = self.hub().watch();
-        let Some(_turn) = self.panel().turn.try_lock_until(deadline) else {
+        let _watch = self.hub.watch();
+        let Some(_turn) = self.panel.turn.try_lock_until(deadline) else {
             return Err(Refusal::Unwilling("others are still setting the controls".into()));
         };
         let controls = self.controls_by(deadline)?;
@@ -329,7 +332,7 @@ impl Camera {
 
     /// What is inactive now may refuse; only an error of those that are not is one.
     fn reset(&self, controls: &[Control], deadline: Instant) -> Result<(), Refusal> {
-        self.panel().remembered.lock().clear();
+        self.panel.remembered.lock().clear();
         let is_off = |control: &&Control| {
             control.keeps_values() && control.takes(control.default) && control.value != Some(control.default)
         };
@@ -343,15 +346,14 @@ impl Camera {
     }
 
     fn set_one(&self, control: &Control, value: i64, deadline: Instant, is_kept: bool) -> Result<(), CameraError> {
-        let set = self.with_device(deadline, |device| {
+        self.with_device(deadline, |device| {
             device.controls().map_or(Ok(()), |controls| controls.set(control, value))?;
             // Under the camera's mutex: whoever opens it next finds this remembered.
             if is_kept && control.keeps_values() {
-                self.panel().remember(Wish::new(control.name(), value.to_string()));
+                self.panel.remember(Wish::new(control.name(), value.to_string()));
             }
             Ok(())
-        });
-        set.unwrap_or_else(|why| Err(CameraError::new(ErrorKind::Absent, why)))
+        })
     }
 }
 

@@ -6,7 +6,10 @@
 
 pub mod capture;
 pub mod controls;
+pub mod diagnose;
 pub mod pace;
+pub mod settle;
+pub mod still;
 pub mod synthetic;
 pub mod test_picture;
 pub mod v4l2;
@@ -128,6 +131,8 @@ pub enum ErrorKind {
     Absent,
     /// It is there, but cannot be used as asked.
     Refused,
+    /// The bus cannot carry it.
+    Bandwidth,
     /// It was being used and failed.
     Failed,
 }

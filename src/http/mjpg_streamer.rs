@@ -25,7 +25,7 @@ pub fn input(app: &App) -> Answer {
         Err(refusal) => return refuse(refusal),
     };
     let sizes = app.camera.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
-        device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>()
+        Ok(device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>())
     });
     let sizes = sizes.unwrap_or_default();
     let current = app.camera.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));

@@ -14,6 +14,7 @@ mod places;
 mod route;
 mod snapshot;
 mod state;
+mod still;
 mod stream;
 
 use std::sync::Arc;
@@ -139,7 +140,9 @@ impl App {
                 stream::serve(self, connection, &head.method);
                 false
             }
-            Route::Snapshot => say(snapshot::answer(self, &query)),
+            Route::Snapshot => say(either(snapshot::answer(self, &query))),
+            Route::Still => say(either(still::answer(self, &query))),
+            Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
             Route::InputJson => say(mjpg_streamer::input(self)),
@@ -182,6 +185,11 @@ impl App {
             None => Answer::text(200, "ok"),
         }
     }
+}
+
+/// What came first: the answer, or the reason why there is none.
+fn either(answer: Result<Answer, Answer>) -> Answer {
+    answer.unwrap_or_else(|refusal| refusal)
 }
 
 /// The answer to OPTIONS, a browser's question before a cross-origin request.

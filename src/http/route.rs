@@ -11,6 +11,10 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
+    Still,
+    /// `/warm`: keeps the camera ready for a still to come.
+    Warm,
     /// `/controls`: the camera's controls.
     Controls,
     /// `/input.json`, `/input_0.json` (mjpg-streamer): the same, in its shape.
@@ -44,6 +48,8 @@ impl Route {
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "still" | "full_res" => Self::Still,
+            "warm" => Self::Warm,
             "controls" => Self::Controls,
             "input.json" | "input_0.json" => Self::InputJson,
             "program.json" => Self::ProgramJson,
@@ -53,24 +59,25 @@ impl Route {
             "favicon.ico" => Self::Favicon,
             _ => return None,
         };
-        Some((route, query))
+        let is_still = route == Self::Snapshot && query.get("size").as_deref() == Some("max");
+        Some((if is_still { Self::Still } else { route }, query))
     }
 
     /// The methods that this route takes, for `Allow`.
     pub fn methods(self) -> &'static str {
         match self {
             // mjpg-streamer's clients on iOS open the stream with POST.
-            Self::Stream | Self::Controls => "GET, HEAD, POST, OPTIONS",
+            Self::Stream | Self::Warm | Self::Controls => "GET, HEAD, POST, OPTIONS",
             // Not HEAD, which must not change anything.
             Self::Command => "GET, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
 
-    /// Whether such a request changes something. All that do are checked in one place.
+    /// Whether such a request does something to the camera. All that do are checked in one place.
     pub fn changes_something(self, method: &Method) -> bool {
         match self {
-            Self::Command => true,
+            Self::Still | Self::Warm | Self::Command => true,
             Self::Controls => *method == Method::Post,
             _ => false,
         }
@@ -160,6 +167,13 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/still", Some(Still)),
+            ("/snapshot?size=max", Some(Still)),
+            ("/?action=snapshot&size=max", Some(Still)),
+            ("/snapshot?size=min", Some(Snapshot)),
+            ("/stream?size=max", Some(Stream)),
+            ("/full_res?token=x", Some(Still)),
+            ("/warm?for=10s", Some(Warm)),
             ("/controls", Some(Controls)),
             ("/controls?brightness=1", Some(Controls)),
             ("/input.json", Some(InputJson)),
@@ -214,6 +228,9 @@ mod tests {
             ("/controls", Method::Post, true),
             ("/controls?brightness=1", Method::Get, false),
             ("/?action=command&id=1", Method::Get, true),
+            ("/still", Method::Get, true),
+            ("/snapshot?size=max", Method::Get, true),
+            ("/warm", Method::Get, true),
             ("/input.json", Method::Get, false),
             ("/stream", Method::Post, false),
         ] {
