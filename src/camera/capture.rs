@@ -414,7 +414,6 @@ impl Camera {
     }
 
     fn publish(&self, frame: Arc<Frame>) {
-        self.hub.publish(frame);
         let mut status = self.status.lock();
         if let Some(since) = status.away_since.take() {
             self.learn_pause(since.elapsed());
@@ -423,6 +422,9 @@ impl Camera {
             status.phase = Phase::Live;
             info!("pictures are coming");
         }
+        drop(status);
+        // Last, so that whoever it wakes finds the camera as it is.
+        self.hub.publish(frame);
     }
 
     /// Closes the camera and remembers why, saying so only when that is news.

@@ -458,12 +458,14 @@ mod tests {
         let waiting = std::thread::spawn(move || readiness.wait(Duration::from_secs(50)));
         std::fs::write(&file, "").unwrap();
         assert_eq!(waiting.join().unwrap().unwrap_err().kind, ErrorKind::Absent);
+        std::fs::remove_file(&file).unwrap();
+        assert!(camera.readiness().wait(Duration::ZERO).is_err(), "a device that went away does not come back");
+        std::fs::write(&file, "").unwrap();
         let error = source.open().err().unwrap();
         assert_eq!(error.kind, ErrorKind::Absent);
         assert!(error.message.contains(file.to_str().unwrap()), "{error}");
         assert_eq!(camera.start(SMALL, 4).unwrap_err().kind, ErrorKind::Absent);
         std::fs::remove_file(&file).unwrap();
-        assert!(camera.readiness().wait(Duration::ZERO).is_err());
         source.open().unwrap().start(SMALL, 4).unwrap();
     }
 
