@@ -12,12 +12,14 @@
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
 //! | [`hub`] | the newest frame, the wake-up, who is watching |
 //! | [`http`] | from an accepted socket to an answer |
+//! | [`doctor`] | `--list` and `--check` |
 //! | [`log`], [`os`] | small servants |
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
 
 pub mod camera;
 pub mod config;
+pub mod doctor;
 pub mod frame;
 pub mod http;
 pub mod hub;
@@ -48,10 +50,7 @@ const OWN_DESCRIPTORS: usize = 32;
 /// # Errors
 /// In words, when a thread cannot be made or waiting for clients fails.
 pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Result<(), String> {
-    let source: Box<dyn Source> = match config.device {
-        DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice)),
-        DeviceArg::Synthetic(synthetic) => Box::new(synthetic),
-    };
+    let source = source(&config.device);
     let hub = Hub::new();
     let camera =
         Camera::new(source, Settings { live: config.live, idle: config.idle, still: config.still }, hub.clone());
@@ -79,6 +78,14 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
         None => warn!("the camera's driver does not answer; leaving it"),
     }
     served
+}
+
+/// The chosen camera, not open yet.
+pub fn source(device: &DeviceArg) -> Box<dyn Source> {
+    match device {
+        DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice.clone())),
+        DeviceArg::Synthetic(synthetic) => Box::new(synthetic.clone()),
+    }
 }
 
 fn provide_descriptors(wanted: usize) {

@@ -483,7 +483,6 @@ impl Camera {
     }
 
     fn publish(&self, frame: Arc<Frame>) {
-        self.hub.publish(frame);
         let mut status = self.status.lock();
         if let Some(since) = status.away_since.take() {
             self.learn_pause(since.elapsed());
@@ -492,18 +491,23 @@ impl Camera {
             status.phase = Phase::Live;
             info!("pictures are coming");
         }
+        drop(status);
+        // Last, so that whoever it wakes finds the camera as it is.
+        self.hub.publish(frame);
     }
 
     /// Closes the camera and remembers why, saying so only when that is news.
     fn lose(&self, error: &CameraError) {
         self.close_device();
-        count(&self.counters.failures);
         let phase = Phase::Lost(error.message.clone());
         let mut status = self.status.lock();
         if status.phase != phase {
             warn!("camera lost reason=\"{error}\" retry={}s", RETRY.as_secs());
             status.phase = phase;
         }
+        drop(status);
+        // Whoever sees the count change asks for the reason.
+        count(&self.counters.failures);
     }
 
     fn close(&self, phase: Phase) {

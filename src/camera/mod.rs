@@ -8,6 +8,8 @@ pub mod capture;
 pub mod controls;
 pub mod diagnose;
 pub mod pace;
+#[cfg(test)]
+mod scripted;
 pub mod settle;
 pub mod still;
 pub mod synthetic;
