@@ -20,6 +20,7 @@ PART_HEAD_LIMIT = 1024
 HEAD = re.compile(rb"HTTP/1\.[01] 200 .*\r\ncontent-type: *multipart/x-mixed-replace; ?boundary=" + BOUNDARY,
                   re.I | re.S)
 RIGCAM = re.compile(rb"RIGCAM frame=(\d+) mono_ns=(\d+) session=(\d+) index=(\d+) size=(\S+)")
+CAMERA_LOSSES = ("lost", "flagged", "broken", "wrong_size", "late")  # as the server's log calls them
 X_TIMESTAMP = re.compile(rb"\d+\.\d{6}")
 
 # at: arrival here, time.monotonic(); timestamp: X-Timestamp, captured: mono_ns, both in seconds.
@@ -211,6 +212,23 @@ class Viewers(list):
     def expect_sound(self):
         for viewer in self:
             viewer.expect_sound()
+
+    def expect_ended_by(self, server):
+        """Ends the server. Every stream must end in order, and whatever its viewer missed the server must have
+        counted: as skipped for him, or as lost on the camera's side."""
+        server.signal("TERM")
+        ends = {viewer.wait_end(20) for viewer in self}
+        expect(ends == {"last boundary"}, f"ends of the streams: {ends}")
+        self.expect_sound()
+        # The log does not tell viewers apart, so they are compared in order of size.
+        told = server.viewer_totals()
+        sent, received = sorted(t["frames"] for t in told), sorted(len(v.parts) for v in self)
+        expect(sent == received, f"sent {sent}, received {received}")
+        camera = server.camera_totals()
+        by_camera = sum(camera.get(name, 0) for name in CAMERA_LOSSES)
+        missing = sorted(v.lost() for v in self)
+        counted = sorted(t.get("skipped", 0) + by_camera for t in told)
+        expect(all(m <= c for m, c in zip(missing, counted)), f"missing {missing}, counted {counted}")
 
     def expect_connected(self):
         gone = [viewer.ended for viewer in self if viewer.ended]
