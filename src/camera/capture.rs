@@ -12,6 +12,7 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
+use crate::delivery::Pace;
 use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
 use crate::hub::Hub;
 use crate::jpeg::{self, Fault};
@@ -36,6 +37,8 @@ const STRANGE_SIZE_LIMIT: u32 = 10;
 pub struct Settings {
     /// Size and rate to ask for.
     pub live: Mode,
+    /// Publish at most so many frames a second, evenly.
+    pub max_fps: Option<f64>,
     /// Let go of the camera after so long without anybody; `None` keeps it open always.
     pub idle: Option<Duration>,
 }
@@ -63,6 +66,8 @@ struct Slot {
     generation: u64,
     /// Sequence number of the newest frame made.
     sequence: u64,
+    /// Keeps to `max_fps`, across restarts and replugs.
+    pace: Option<Pace>,
 }
 
 /// The running live stream.
@@ -118,6 +123,8 @@ pub struct Counters {
     pub broken: [AtomicU64; Fault::ALL.len()],
     /// Pictures that came without Huffman tables and were given the standard ones.
     pub dht_inserted: AtomicU64,
+    /// Whole pictures left out because of `--max-fps`.
+    pub thinned: AtomicU64,
     /// Frames that the driver's own numbering says were lost before we saw them.
     pub lost_by_driver: AtomicU64,
     /// Streams restarted by the stall watchdog.
@@ -142,7 +149,7 @@ impl Camera {
             settings,
             hub,
             pool: Pool::new(),
-            slot: Mutex::default(),
+            slot: Mutex::new(Slot { pace: settings.max_fps.map(Pace::new), ..Slot::default() }),
             status: Mutex::new(status),
             counters: Counters::default(),
             is_stopping: AtomicBool::new(false),
@@ -171,6 +178,11 @@ impl Camera {
     /// How often the camera could not be had so far; a change tells that the latest attempt failed.
     pub fn failures(&self) -> u64 {
         self.counters.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether the live stream is away for a still, so that its last frame may be shown again meanwhile.
+    pub fn is_switching(&self) -> bool {
+        false
     }
 
     /// Ends [`Camera::run`] soon.
@@ -302,15 +314,15 @@ impl Camera {
 
     /// Takes the picture that is ready; `None` if it was not whole.
     fn take(&self, slot: &mut Slot) -> Result<Option<Arc<Frame>>, CameraError> {
-        let Slot { device: Some(device), live: Some(live), sequence, .. } = slot else { return Ok(None) };
+        let Slot { device: Some(device), live: Some(live), sequence, pace, .. } = slot else { return Ok(None) };
         let mut frame = None;
-        device.take(&mut |raw| frame = self.accept(raw, live, *sequence + 1))?;
+        device.take(&mut |raw| frame = self.accept(raw, live, pace, *sequence + 1))?;
         *sequence += u64::from(frame.is_some());
         Ok(frame)
     }
 
     /// Checks a picture and makes a frame of it: the one copy.
-    fn accept(&self, raw: RawFrame<'_>, live: &mut Live, sequence: u64) -> Option<Arc<Frame>> {
+    fn accept(&self, raw: RawFrame<'_>, live: &mut Live, pace: &mut Option<Pace>, sequence: u64) -> Option<Arc<Frame>> {
         let now = Stamp { mono: os::monotonic(), real: os::realtime() };
         if raw.is_flagged {
             count(&self.counters.flagged);
@@ -337,11 +349,15 @@ impl Camera {
         if picture.dht_missing() {
             count(&self.counters.dht_inserted);
         }
-        count(&self.counters.frames);
         live.alive_at = Instant::now();
         live.has_pictures = true;
         let captured_at = stamp(raw.exposed_at, live.last_exposure, now);
         live.last_exposure = captured_at.mono;
+        if pace.as_mut().is_some_and(|pace| !pace.takes(captured_at.mono)) {
+            count(&self.counters.thinned);
+            return None;
+        }
+        count(&self.counters.frames);
         let info = FrameInfo { sequence, captured_at, size };
         Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
     }

@@ -32,6 +32,11 @@ impl Answer {
         Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
+    /// JSON.
+    pub fn json(text: String) -> Self {
+        Self::new(200, "application/json", Body::Bytes(text.into_bytes())).uncached()
+    }
+
     /// A file that is part of the program.
     pub fn file(content_type: &str, bytes: &'static [u8]) -> Self {
         Self::new(200, content_type, Body::Fixed(bytes))
@@ -79,6 +84,11 @@ impl Answer {
         };
         let head = self.head(version, body.len(), keep);
         connection.send_both(&head, if is_head { &[] } else { body })
+    }
+
+    /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
+    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), Gone> {
+        connection.send(&self.head(version, length, false))
     }
 
     /// tiny_http prints the head only: it drops `Connection`, obeys `TE: chunked` and sends bodies in small

@@ -4,6 +4,8 @@
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 mod answer;
+mod client;
+mod clip;
 mod connection;
 mod head;
 mod listener;
@@ -20,12 +22,15 @@ use socket2::{SockAddr, Socket};
 use tiny_http::{HTTPVersion, Method};
 
 use self::answer::Answer;
+pub use self::client::{ClientStats, End, Totals};
+use self::clip::ClipMemory;
 use self::connection::Connection;
 use self::head::{Head, HeadError, Requests};
 pub use self::listener::{Listeners, clickable};
-use self::places::{Kind, Place, Places};
+use self::places::{Full, Place, Places, ViewerPermit};
 use self::route::Route;
 use crate::camera::capture::{Camera, Phase};
+use crate::delivery::Mode;
 use crate::hub::Hub;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
@@ -40,12 +45,38 @@ pub struct App {
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
     places: Arc<Places>,
+    clips: ClipMemory,
+    /// How frames are chosen for viewers who do not say.
+    mode: Mode,
+}
+
+/// How many may look, and how they do if they do not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// Most viewers at a time.
+    pub max_clients: usize,
+    /// Most of them from one address; `None` does not count them by address.
+    pub max_per_address: Option<usize>,
+    /// The mode of those who name none.
+    pub mode: Mode,
 }
 
 impl App {
     /// An HTTP side for this hub and camera.
-    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, max_clients: usize) -> Arc<Self> {
-        Arc::new(Self { hub, camera, places: Places::new(max_clients) })
+    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, admission: Admission) -> Arc<Self> {
+        let places = Places::new(admission.max_clients, admission.max_per_address);
+        let clips = ClipMemory::new(hub.ring_holds().2);
+        Arc::new(Self { hub, camera, places, clips, mode: admission.mode })
+    }
+
+    /// What is counted about every viewer that is here now.
+    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
+        self.places.clients()
+    }
+
+    /// Sums over the viewers that have left.
+    pub fn totals(&self) -> Totals {
+        self.places.totals()
     }
 
     /// The most descriptors and threads that clients can take.
@@ -85,10 +116,11 @@ impl App {
                     false
                 }
             };
+            // One that is only being seen out is as idle as one that owes us a head, and counts as such.
+            place.begin_head();
             if !goes_on {
                 return connection.linger();
             }
-            place.begin_head();
         }
     }
 
@@ -108,20 +140,32 @@ impl App {
             }
             _ => {}
         }
-        let kind = if route == Route::Stream { Kind::Stream } else { Kind::Short };
-        let Some(_permit) = self.places.take(kind) else {
-            return say(Answer::unavailable("all places are taken (see --max-clients)"));
+        let moving = match route {
+            Route::Stream => Some(stream::answer(self, connection, head, &query)),
+            Route::Clip => Some(clip::answer(self, connection, head, &query)),
+            _ => None,
+        };
+        if let Some(refusal) = moving {
+            return refusal.is_some_and(say);
+        }
+        let Some(_permit) = self.places.take_short() else {
+            return say(Answer::unavailable(Full::House.reason()));
         };
         match route {
-            Route::Stream => {
-                stream::serve(self, connection, &head.method);
-                false
-            }
+            Route::Stream | Route::Clip => false,
+            Route::ClipIndex => say(clip::index(self, &query)),
             Route::Snapshot => say(snapshot::answer(self, &query)),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Health => say(self.health()),
             Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
         }
+    }
+
+    /// A viewer's place, or the answer that there is none.
+    fn place_for(&self, connection: &Connection, head: &Head, mode: &'static str) -> Result<ViewerPermit, Answer> {
+        let user_agent = head.field("User-Agent").unwrap_or_default();
+        let place = self.places.take_viewer(connection, user_agent, mode);
+        place.map_err(|full| Answer::unavailable(full.reason()))
     }
 
     /// 200 while pictures can be had, or the camera is asleep on purpose.

@@ -9,6 +9,10 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/clip`: the last seconds as one file.
+    Clip,
+    /// `/clip?format=json`: what is in it.
+    ClipIndex,
     /// `/healthz`: whether pictures can be had.
     Health,
     /// `/favicon.ico`: browsers ask, whatever the page says.
@@ -29,6 +33,8 @@ impl Route {
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "clip" if query.get("format").as_deref() == Some("json") => Self::ClipIndex,
+            "clip" => Self::Clip,
             "healthz" => Self::Health,
             "favicon.ico" => Self::Favicon,
             _ => return None,
@@ -119,6 +125,8 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/clip?last=20s", Some(Clip)),
+            ("/clip?last=20s&format=json", Some(ClipIndex)),
             ("/healthz", Some(Health)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),
