@@ -7,6 +7,8 @@ use argh::FromArgs;
 use log::LevelFilter;
 
 use crate::camera::Mode;
+use crate::camera::settle::Rule;
+use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
 use crate::delivery::{self, parse_rate, parse_time};
@@ -19,15 +21,20 @@ use crate::hub::Keep;
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 struct Args {
-    /// the camera: auto, synthetic, or a node or link such as /dev/video0 or /dev/v4l/by-id/... (default auto:
-    /// the first that offers Motion-JPEG)
-    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", from_str_fn(device), arg_name = "auto|synthetic|path")]
+    /// the camera: auto, synthetic, name:CARD, serial:NUMBER, or a node or link such as /dev/video0 or
+    /// /dev/v4l/by-id/... (default auto: the first that offers Motion-JPEG)
+    #[argh(
+        option,
+        default = "DeviceArg::Camera(Choice::Auto)",
+        from_str_fn(parse_device),
+        arg_name = "auto|synthetic|path"
+    )]
     device: DeviceArg,
     /// where to listen; may be given several times; port 0 takes a free one (default 0.0.0.0:8080)
-    #[argh(option, from_str_fn(listen), arg_name = "addr:port")]
+    #[argh(option, from_str_fn(parse_listen), arg_name = "addr:port")]
     listen: Vec<SocketAddr>,
     /// the live stream's size; the camera's nearest is taken (default 640x480)
-    #[argh(option, default = "Size::new(640, 480)", from_str_fn(size), arg_name = "wxh")]
+    #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
     size: Size,
     /// frames per second to ask of the camera (default: the camera's own rate)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
@@ -35,30 +42,45 @@ struct Args {
     /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
     #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
+    /// size of full-resolution stills: max, or the camera's nearest to this (default max)
+    #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
+    still_size: Option<Size>,
+    /// frames per second while a still is taken (default: the camera's own rate at that size)
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
+    still_fps: Option<f64>,
+    /// when a still is right: auto, or after so many pictures (default auto)
+    #[argh(option, default = "Rule::Auto", from_str_fn(parse_rule), arg_name = "auto|n")]
+    still_settle: Rule,
+    /// how long to wait for that, before the newest whole picture is taken (default 5)
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
+    still_deadline: Duration,
+    /// least time between two stills that switch the camera (default 0.5)
+    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
+    still_min_interval: Duration,
     /// the most viewers at a time; snapshots have places of their own (default 64)
-    #[argh(option, default = "64", from_str_fn(clients), arg_name = "n")]
+    #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
     max_clients: usize,
     /// the most viewers from one address (default: not limited; everybody behind a proxy has one address)
-    #[argh(option, from_str_fn(clients), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_clients), arg_name = "n")]
     max_clients_per_address: Option<usize>,
     /// the most frames per second that anybody gets, evenly (default: all that the camera sends)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     max_fps: Option<f64>,
     /// what viewers get who do not say (?mode=): the newest frame whenever they are ready, all frames in order, or
     /// the same frames in lockstep (default newest)
-    #[argh(option, default = "delivery::Mode::Newest", from_str_fn(delivery), arg_name = "newest|all|lockstep")]
+    #[argh(option, default = "delivery::Mode::Newest", from_str_fn(parse_delivery), arg_name = "newest|all|lockstep")]
     mode: delivery::Mode,
     /// the most memory for frames kept for ?mode=all and --replay (default 64MiB)
-    #[argh(option, default = "64 << 20", from_str_fn(memory), arg_name = "size")]
+    #[argh(option, default = "64 << 20", from_str_fn(parse_memory), arg_name = "size")]
     all_frames_memory: usize,
     /// keep the last seconds for /clip and ?last=, as far as that memory reaches (default: keep none)
     #[argh(option, from_str_fn(parse_time), arg_name = "seconds")]
     replay: Option<Duration>,
     /// how long one lock-step viewer may keep the others waiting (default 2)
-    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(patience), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
     lockstep_patience: Duration,
     /// how much to say: error, warn, info, debug or trace (default info)
-    #[argh(option, default = "LevelFilter::Info", from_str_fn(level), arg_name = "level")]
+    #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
     log_level: LevelFilter,
     /// print the version
     #[argh(switch, short = 'V')]
@@ -83,6 +105,8 @@ pub struct Config {
     pub live: Mode,
     /// Let go of the camera after so long unwatched; `None` keeps it.
     pub idle: Option<Duration>,
+    /// How stills are taken.
+    pub still: StillSettings,
     /// Most frames per second for everybody; `None` does not limit them.
     pub max_fps: Option<f64>,
     /// How many may look, and how.
@@ -123,6 +147,13 @@ impl Config {
             listen,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
+            still: StillSettings {
+                size: args.still_size,
+                fps: args.still_fps,
+                rule: args.still_settle,
+                deadline: args.still_deadline,
+                min_interval: args.still_min_interval,
+            },
             max_fps: args.max_fps,
             admission: Admission {
                 max_clients: args.max_clients,
@@ -148,33 +179,45 @@ fn spread(args: &[String]) -> Vec<String> {
     args.iter().flat_map(split).collect()
 }
 
-fn device(text: &str) -> Result<DeviceArg, String> {
+fn parse_device(text: &str) -> Result<DeviceArg, String> {
     match text {
         "" => Err("give auto, synthetic, or a path such as /dev/video0".into()),
         "auto" => Ok(DeviceArg::Camera(Choice::Auto)),
         synthetic if synthetic.split(':').next() == Some("synthetic") => {
             Synthetic::from_text(synthetic).map(DeviceArg::Synthetic)
         }
+        name if name.starts_with("name:") => Ok(DeviceArg::Camera(Choice::Name(name[5..].into()))),
+        serial if serial.starts_with("serial:") => Ok(DeviceArg::Camera(Choice::Serial(serial[7..].into()))),
         path if path.starts_with('/') || path.starts_with('.') => Ok(DeviceArg::Camera(Choice::Path(path.into()))),
-        other => Err(format!("\"{other}\" is no camera; give auto, synthetic, or a path such as /dev/video0")),
+        other => Err(format!(
+            "\"{other}\" is no camera; give auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0"
+        )),
     }
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let hint = "give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
     text.parse().map_err(|_| format!("\"{text}\" is no address; {hint}"))
 }
 
-fn size(text: &str) -> Result<Size, String> {
+fn parse_size(text: &str) -> Result<Size, String> {
     text.parse()
 }
 
-fn delivery(text: &str) -> Result<delivery::Mode, String> {
+fn parse_still_size(text: &str) -> Result<Option<Size>, String> {
+    if text == "max" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error}, or max")) }
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    text.parse()
+}
+
+fn parse_delivery(text: &str) -> Result<delivery::Mode, String> {
     text.parse()
 }
 
 /// `64MiB`, `64M`, `1GiB` or `512KiB`, at least a mebibyte.
-fn memory(text: &str) -> Result<usize, String> {
+fn parse_memory(text: &str) -> Result<usize, String> {
     let parse = || {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
@@ -188,18 +231,18 @@ fn memory(text: &str) -> Result<usize, String> {
     parse().ok_or_else(|| format!("\"{text}\" is no size of memory; give 1MiB or more, such as 64MiB or 1GiB"))
 }
 
-fn patience(text: &str) -> Result<Duration, String> {
+fn parse_patience(text: &str) -> Result<Duration, String> {
     let time = parse_time(text)?;
     let is_sane = (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&time);
     if is_sane { Ok(time) } else { Err(format!("\"{text}\" is no patience; give 0.1 to 60 seconds")) }
 }
 
-fn clients(text: &str) -> Result<usize, String> {
+fn parse_clients(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|clients| (1..=10_000).contains(clients));
     number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
 }
 
-fn level(text: &str) -> Result<LevelFilter, String> {
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
 
@@ -236,7 +279,7 @@ mod tests {
     #[test]
     fn memory_has_a_unit() {
         for (text, bytes) in [("64MiB", 64 << 20), ("64M", 64 << 20), ("2GB", 2 << 30), ("2048KiB", 2 << 20)] {
-            assert_eq!(memory(text), Ok(bytes), "{text}");
+            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
         }
     }
 
@@ -246,6 +289,8 @@ mod tests {
             ("--size big", ["--size", "640x480"]),
             ("--fps 0", ["--fps", "frames per second"]),
             ("--listen localhost", ["--listen", "0.0.0.0:8080"]),
+            ("--still-size huge", ["--still-size", "max"]),
+            ("--still-settle -3", ["--still-settle", "auto"]),
             ("--max-clients=none", ["--max-clients", "1 to 10000"]),
             ("--max-clients-per-address 0", ["--max-clients-per-address", "1 to 10000"]),
             ("--max-fps 0", ["--max-fps", "frames per second"]),

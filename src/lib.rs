@@ -55,7 +55,7 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
         DeviceArg::Synthetic(synthetic) => Box::new(synthetic),
     };
     let hub = Hub::with(config.keep);
-    let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle };
+    let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
     let camera = Camera::new(source, settings, hub.clone());
     let app = App::new(hub.clone(), camera.clone(), config.admission);
     budget::provide(app.most_connections());

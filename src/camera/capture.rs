@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use parking_lot::Mutex;
 
+use super::still::{StillSettings, Stills};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
 use crate::delivery::Pace;
 use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
 use crate::hub::Hub;
-use crate::jpeg::{self, Fault};
+use crate::jpeg::{self, Fault, Picture};
 use crate::os;
 
 /// Buffers of the live stream: enough for a capture thread that comes late by two periods.
@@ -41,29 +42,32 @@ pub struct Settings {
     pub max_fps: Option<f64>,
     /// Let go of the camera after so long without anybody; `None` keeps it open always.
     pub idle: Option<Duration>,
+    /// How full-resolution stills are taken.
+    pub still: StillSettings,
 }
 
 /// The camera as the rest of the program knows it.
 pub struct Camera {
     source: Box<dyn Source>,
-    settings: Settings,
-    hub: Arc<Hub>,
-    pool: Arc<Pool>,
+    pub(super) settings: Settings,
+    pub(super) hub: Arc<Hub>,
+    pub(super) pool: Arc<Pool>,
     /// The camera mutex.
-    slot: Mutex<Slot>,
+    pub(super) slot: Mutex<Slot>,
     status: Mutex<Status>,
-    counters: Counters,
+    pub(super) counters: Counters,
+    pub(super) stills: Stills,
     is_stopping: AtomicBool,
 }
 
 /// What the camera mutex guards.
 #[derive(Default)]
-struct Slot {
-    device: Option<Box<dyn Device>>,
+pub(super) struct Slot {
+    pub(super) device: Option<Box<dyn Device>>,
     /// `None`: the capture thread has to start, or to return to, the live stream.
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
     /// Changes with every start, stop, open and close.
-    generation: u64,
+    pub(super) generation: u64,
     /// Sequence number of the newest frame made.
     sequence: u64,
     /// Keeps to `max_fps`, across restarts and replugs.
@@ -71,8 +75,8 @@ struct Slot {
 }
 
 /// The running live stream.
-struct Live {
-    mode: Mode,
+pub(super) struct Live {
+    pub(super) mode: Mode,
     /// When it started, or the last whole picture came.
     alive_at: Instant,
     /// Whether a whole picture has come since it started.
@@ -104,6 +108,10 @@ pub struct Status {
     pub identity: Option<Identity>,
     /// Size and rate of the live stream, as the camera gave them.
     pub mode: Option<Mode>,
+    /// When the live stream started; `None` while there is none.
+    live_since: Option<Instant>,
+    /// When it was stopped for a still, until its next picture.
+    away_since: Option<Instant>,
     /// When the camera was opened; `None` while it is closed.
     opened_at: Option<Instant>,
     /// Time it was open before that.
@@ -135,15 +143,22 @@ pub struct Counters {
     pub failures: AtomicU64,
 }
 
-fn count(counter: &AtomicU64) {
+pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Camera {
     /// A camera that [`Camera::run`] tries once, whether or not somebody looks, so that the start tells what is there.
     pub fn new(source: Box<dyn Source>, settings: Settings, hub: Arc<Hub>) -> Arc<Self> {
-        let status =
-            Status { phase: Phase::Starting, identity: None, mode: None, opened_at: None, open_before: Duration::ZERO };
+        let status = Status {
+            phase: Phase::Starting,
+            identity: None,
+            mode: None,
+            live_since: None,
+            away_since: None,
+            opened_at: None,
+            open_before: Duration::ZERO,
+        };
         Arc::new(Self {
             source,
             settings,
@@ -152,6 +167,7 @@ impl Camera {
             slot: Mutex::new(Slot { pace: settings.max_fps.map(Pace::new), ..Slot::default() }),
             status: Mutex::new(status),
             counters: Counters::default(),
+            stills: Stills::default(),
             is_stopping: AtomicBool::new(false),
         })
     }
@@ -182,7 +198,19 @@ impl Camera {
 
     /// Whether the live stream is away for a still, so that its last frame may be shown again meanwhile.
     pub fn is_switching(&self) -> bool {
-        false
+        self.status.lock().away_since.is_some()
+    }
+
+    /// The live stream has been stopped for a still.
+    pub(super) fn live_is_away(&self) {
+        let mut status = self.status.lock();
+        status.live_since = None;
+        status.away_since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long the live stream has been running; `None` while it is not.
+    pub fn live_for(&self) -> Option<Duration> {
+        self.status.lock().live_since.map(|since| since.elapsed())
     }
 
     /// Ends [`Camera::run`] soon.
@@ -190,10 +218,14 @@ impl Camera {
         self.is_stopping.store(true, Ordering::SeqCst);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
     /// The capture thread. Returns when the camera is stopped; call [`Hub::close`] then too, which wakes it.
     pub fn run(&self) {
         let mut patience = STALL;
-        while !self.is_stopping.load(Ordering::SeqCst) {
+        while !self.is_stopping() {
             if !self.is_wanted() {
                 self.close(Phase::Asleep);
                 self.hub.wait_for_demand(None);
@@ -249,24 +281,30 @@ impl Camera {
 
     /// Opens the camera and starts the live stream, as far as that has not been done.
     fn go_live(&self, slot: &mut Slot) -> Result<(), CameraError> {
-        if slot.device.is_none() {
-            let device = self.source.open()?;
-            slot.generation += 1;
-            count(&self.counters.opens);
-            let identity = device.identity().clone();
-            let mut status = self.status.lock();
-            if status.phase == Phase::Asleep {
-                status.phase = Phase::Starting;
-            }
-            info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
-            status.identity = Some(identity);
-            status.opened_at = Some(Instant::now());
-            slot.device = Some(device);
-        }
+        self.open(slot)?;
         if slot.live.is_none() {
             self.start_live(slot)?;
         }
         Ok(())
+    }
+
+    /// Opens the camera if it is closed.
+    pub(super) fn open<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut dyn Device, CameraError> {
+        if let Some(ref mut device) = slot.device {
+            return Ok(device.as_mut());
+        }
+        let device = self.source.open()?;
+        slot.generation += 1;
+        count(&self.counters.opens);
+        let identity = device.identity().clone();
+        info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
+        let mut status = self.status.lock();
+        if status.phase == Phase::Asleep {
+            status.phase = Phase::Starting;
+        }
+        status.identity = Some(identity);
+        status.opened_at = Some(Instant::now());
+        Ok(slot.device.insert(device).as_mut())
     }
 
     fn start_live(&self, slot: &mut Slot) -> Result<(), CameraError> {
@@ -283,6 +321,7 @@ impl Camera {
             }
             status.mode = Some(mode);
         }
+        status.live_since = Some(Instant::now());
         slot.live = Some(Live {
             mode,
             alive_at: Instant::now(),
@@ -321,37 +360,22 @@ impl Camera {
         Ok(frame)
     }
 
-    /// Checks a picture and makes a frame of it: the one copy.
+    /// Checks a live picture and makes a frame of it: the one copy.
     fn accept(&self, raw: RawFrame<'_>, live: &mut Live, pace: &mut Option<Pace>, sequence: u64) -> Option<Arc<Frame>> {
-        let now = Stamp { mono: os::monotonic(), real: os::realtime() };
-        if raw.is_flagged {
-            count(&self.counters.flagged);
-            return None;
-        }
-        if let Some(last) = live.driver_sequence.replace(raw.sequence) {
+        if !raw.is_flagged
+            && let Some(last) = live.driver_sequence.replace(raw.sequence)
+        {
             let lost = raw.sequence.saturating_sub(last).saturating_sub(1);
             self.counters.lost_by_driver.fetch_add(lost.into(), Ordering::Relaxed);
         }
-        let picture = match jpeg::inspect(raw.data) {
-            Ok(picture) => picture,
-            Err(fault) => {
-                let at = Fault::ALL.iter().position(|known| *known == fault).unwrap_or(0);
-                count(&self.counters.broken[at]);
-                debug!("broken picture bytes={} reason=\"{fault}\"", raw.data.len());
-                return None;
-            }
-        };
-        let size = Size::new(picture.width(), picture.height());
+        let (picture, size) = self.inspect(&raw)?;
         if size != live.mode.size && !self.is_true_size(size, live) {
             count(&self.counters.wrong_size);
             return None;
         }
-        if picture.dht_missing() {
-            count(&self.counters.dht_inserted);
-        }
         live.alive_at = Instant::now();
         live.has_pictures = true;
-        let captured_at = stamp(raw.exposed_at, live.last_exposure, now);
+        let captured_at = stamp(raw.exposed_at, live.last_exposure);
         live.last_exposure = captured_at.mono;
         if pace.as_mut().is_some_and(|pace| !pace.takes(captured_at.mono)) {
             count(&self.counters.thinned);
@@ -360,6 +384,29 @@ impl Camera {
         count(&self.counters.frames);
         let info = FrameInfo { sequence, captured_at, size };
         Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
+    }
+
+    /// The whole JPEG in a camera's buffer, and its size in pixels; `None`, and counted, if there is none.
+    pub(super) fn inspect<'a>(&self, raw: &RawFrame<'a>) -> Option<(Picture<'a>, Size)> {
+        if raw.is_flagged {
+            count(&self.counters.flagged);
+            return None;
+        }
+        match jpeg::inspect(raw.data) {
+            Ok(picture) => {
+                if picture.dht_missing() {
+                    count(&self.counters.dht_inserted);
+                }
+                let size = Size::new(picture.width(), picture.height());
+                Some((picture, size))
+            }
+            Err(fault) => {
+                let at = Fault::ALL.iter().position(|known| *known == fault).unwrap_or(0);
+                count(&self.counters.broken[at]);
+                debug!("broken picture bytes={} reason=\"{fault}\"", raw.data.len());
+                None
+            }
+        }
     }
 
     /// Whether a size that was not asked for is what this camera really sends, not left over from before a switch.
@@ -380,6 +427,9 @@ impl Camera {
     fn publish(&self, frame: Arc<Frame>) {
         self.hub.publish(frame);
         let mut status = self.status.lock();
+        if let Some(since) = status.away_since.take() {
+            self.learn_pause(since.elapsed());
+        }
         if status.phase != Phase::Live {
             status.phase = Phase::Live;
             info!("pictures are coming");
@@ -412,6 +462,8 @@ impl Camera {
         let was_open = slot.device.take().is_some();
         let mut status = self.status.lock();
         status.mode = None;
+        status.live_since = None;
+        status.away_since = None;
         if let Some(opened_at) = status.opened_at.take() {
             status.open_before += opened_at.elapsed();
         }
@@ -420,7 +472,7 @@ impl Camera {
 
     fn back_off(&self) {
         let began = Instant::now();
-        while !self.is_stopping.load(Ordering::SeqCst) {
+        while !self.is_stopping() {
             let pause = if self.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
             self.hub.wait_for_demand(Some(left));
@@ -435,9 +487,11 @@ impl Status {
     }
 }
 
-/// The driver's time of exposure, where it can be true; else the time we got the picture.
-fn stamp(exposed_at: Option<Duration>, last: Duration, now: Stamp) -> Stamp {
+/// The driver's time of exposure, where it can be true; else the time now. `last` is the picture's before it.
+pub(super) fn stamp(exposed_at: Option<Duration>, last: Duration) -> Stamp {
     const OLDEST: Duration = Duration::from_secs(5);
-    let mono = exposed_at.filter(|at| *at > last && *at <= now.mono && now.mono - *at < OLDEST).unwrap_or(now.mono);
-    Stamp { mono, real: now.real.saturating_sub(now.mono - mono) }
+    let now = os::monotonic();
+    let is_plausible = |at: &Duration| *at > last && *at <= now && now - *at < OLDEST;
+    let mono = exposed_at.filter(is_plausible).unwrap_or(now);
+    Stamp { mono, real: os::realtime().saturating_sub(now - mono) }
 }

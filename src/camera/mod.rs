@@ -5,6 +5,9 @@
 //! ([`capture`]) takes the live pictures; a still is taken on its client's own thread, behind the same mutex.
 
 pub mod capture;
+pub mod diagnose;
+pub mod settle;
+pub mod still;
 pub mod synthetic;
 pub mod test_picture;
 pub mod v4l2;
@@ -120,6 +123,8 @@ pub enum ErrorKind {
     Absent,
     /// It is there, but cannot be used as asked.
     Refused,
+    /// The bus cannot carry it.
+    Bandwidth,
     /// It was being used and failed.
     Failed,
 }

@@ -22,6 +22,7 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Format, FourCC, Fraction};
 
+use super::diagnose::explain;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
 
@@ -37,12 +38,26 @@ pub enum Choice {
     Auto,
     /// A node or a link to one.
     Path(PathBuf),
+    /// The first whose card name contains this, whatever the case.
+    Name(String),
+    /// The one with this USB serial number.
+    Serial(String),
+}
+
+impl Choice {
+    fn is_met_by(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Name(name) => identity.card.to_lowercase().contains(&name.to_lowercase()),
+            Self::Serial(serial) => identity.serial == *serial,
+            Self::Auto | Self::Path(_) => true,
+        }
+    }
 }
 
 /// A webcam that can be opened.
 pub struct V4l2Source {
     choice: Choice,
-    /// The camera that `Auto` has chosen.
+    /// The camera that was found first; no other will do later.
     chosen: Mutex<Option<Identity>>,
 }
 
@@ -52,34 +67,45 @@ impl V4l2Source {
         Self { choice, chosen: Mutex::new(None) }
     }
 
-    fn open_auto(&self) -> Result<V4l2Device, CameraError> {
+    /// The first node that meets the choice, or the one that did before, wherever it is now.
+    fn search(&self) -> Result<V4l2Device, CameraError> {
         let mut chosen = self.chosen.lock();
-        let mut found = Vec::new();
+        let mut others = Vec::new();
         for node in nodes() {
             match V4l2Device::open(&node) {
-                Ok(device) if chosen.as_ref().is_none_or(|known| is_same(known, &device.identity)) => {
+                Ok(device)
+                    if self.choice.is_met_by(&device.identity)
+                        && chosen.as_ref().is_none_or(|known| is_same(known, &device.identity)) =>
+                {
                     *chosen = Some(device.identity.clone());
                     return Ok(device);
                 }
-                Ok(device) => found.push(format!("{} is another camera ({})", node.display(), device.identity.card)),
-                Err(error) => found.push(error.message),
+                Ok(device) => {
+                    let Identity { node, card, serial, .. } = &device.identity;
+                    others.push(format!("{node} is another camera (\"{card}\", serial number \"{serial}\")"));
+                }
+                Err(error) => others.push(error.message),
             }
         }
-        let hint = match (&*chosen, found.is_empty()) {
+        let what = match (&*chosen, &self.choice) {
             (Some(known), _) => format!("waiting for \"{}\" to come back", known.card),
-            (None, true) => "no camera found: there is no /dev/video*; plug one in, or try --device synthetic".into(),
-            (None, false) => "no camera found that offers Motion-JPEG".into(),
+            (None, Choice::Name(name)) => format!("no camera found with \"{name}\" in its name"),
+            (None, Choice::Serial(serial)) => format!("no camera found with the serial number \"{serial}\""),
+            (None, _) => "no camera found that offers Motion-JPEG".into(),
         };
-        let message = if found.is_empty() { hint } else { format!("{hint}: {}", found.join("; ")) };
-        Err(CameraError::new(ErrorKind::Absent, message))
+        let seen = match others.is_empty() {
+            true => "there is no /dev/video*; plug one in, or try --device synthetic".into(),
+            false => others.join("; "),
+        };
+        Err(CameraError::new(ErrorKind::Absent, format!("{what}: {seen}")))
     }
 }
 
 impl Source for V4l2Source {
     fn open(&self) -> Result<Box<dyn Device>, CameraError> {
         let device = match &self.choice {
-            Choice::Auto => self.open_auto()?,
             Choice::Path(path) => V4l2Device::open(path)?,
+            _ => self.search()?,
         };
         Ok(Box::new(device))
     }
@@ -214,8 +240,12 @@ impl Device for V4l2Device {
         self.stop()?;
         let size = self.set_format(want.size)?;
         let fps = self.set_rate(want.fps);
-        self.stream_on(buffers).inspect_err(|_| self.stream = self.stream.take().and_then(discard))?;
-        Ok(Mode { size, fps })
+        let mode = Mode { size, fps };
+        self.stream_on(buffers).map_err(|error| {
+            self.stream = self.stream.take().and_then(discard);
+            if error.kind == ErrorKind::Bandwidth { self.suggest_less(error, mode) } else { error }
+        })?;
+        Ok(mode)
     }
 
     fn stop(&mut self) -> Result<(), CameraError> {
@@ -253,6 +283,21 @@ impl Device for V4l2Device {
 }
 
 impl V4l2Device {
+    /// STREAMON said ENOSPC ("no space left on device"): which smaller mode to try.
+    fn suggest_less(&self, error: CameraError, mode: Mode) -> CameraError {
+        let offers = self.offers();
+        let smaller = offers.iter().rev().map(|offer| offer.size).find(|size| size.area() < mode.size.area());
+        let rates = offers.iter().find(|offer| offer.size == mode.size).map(|offer| offer.fps.as_slice());
+        let slower = rates.unwrap_or_default().iter().find(|fps| mode.fps.is_some_and(|now| **fps < now - 0.5));
+        let smaller = smaller.map(|size| format!("--size {size}"));
+        let hints: Vec<String> = slower.map(|fps| format!("--fps {fps:.0}")).into_iter().chain(smaller).collect();
+        let hint = match hints.is_empty() {
+            true => "unplug other devices from the same USB hub".into(),
+            false => format!("try {}, or another USB socket", hints.join(" or ")),
+        };
+        CameraError::new(error.kind, format!("{error} for {mode}; {hint}"))
+    }
+
     fn rates(&self, size: Size) -> Vec<f64> {
         let listed = guarded("cannot list the rates of", &self.identity.node, || {
             self.device.enum_frameintervals(self.pixel_format, size.width, size.height)
@@ -314,23 +359,6 @@ fn guarded<T>(what: &str, node: &str, call: impl FnOnce() -> io::Result<T>) -> R
     }
 }
 
-/// What was tried, on what, why it failed and what to do.
-fn explain(what: &str, node: &str, error: &io::Error) -> CameraError {
-    let (kind, why) = match error.raw_os_error() {
-        Some(libc::ENOENT) => (ErrorKind::Absent, "there is no such device (is the camera plugged in?)".into()),
-        Some(libc::ENODEV | libc::ENXIO) => (ErrorKind::Absent, "the camera is gone (unplugged?)".into()),
-        Some(libc::EACCES) => (ErrorKind::Refused, "permission denied (is the user in group \"video\"?)".into()),
-        Some(libc::EBUSY) => (ErrorKind::Refused, "another program is using it".into()),
-        Some(libc::ENOTTY) => (ErrorKind::Refused, "it is no V4L2 device".into()),
-        Some(libc::ENOSPC) => {
-            let hint = "the USB bus has not enough bandwidth left (try a smaller --size or --fps)";
-            (ErrorKind::Refused, hint.into())
-        }
-        _ => (ErrorKind::Failed, error.to_string().to_lowercase()),
-    };
-    CameraError::new(kind, format!("{what} {node}: {why}"))
-}
-
 /// Which camera a node is. The names come from the driver, the USB facts from sysfs, where it has them.
 fn identify(device: &v4l::Device, node: &Path) -> Result<Identity, CameraError> {
     let shown = node.display().to_string();
@@ -382,7 +410,5 @@ mod tests {
             let error = V4l2Device::open(Path::new(path)).err().expect("no camera there").message;
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
-        let busy = explain("cannot set", "/dev/video0", &io::Error::from_raw_os_error(libc::EBUSY));
-        assert_eq!(busy.kind, ErrorKind::Refused);
     }
 }

@@ -12,6 +12,7 @@ mod listener;
 mod places;
 mod route;
 mod snapshot;
+mod still;
 mod stream;
 
 use std::sync::Arc;
@@ -140,21 +141,23 @@ impl App {
             }
             _ => {}
         }
-        let moving = match route {
-            Route::Stream => Some(stream::answer(self, connection, head, &query)),
-            Route::Clip => Some(clip::answer(self, connection, head, &query)),
-            _ => None,
-        };
-        if let Some(refusal) = moving {
-            return refusal.is_some_and(say);
+        match route {
+            Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
+            Route::Clip => return clip::answer(self, connection, head, &query).is_some_and(say),
+            _ => {}
         }
         let Some(_permit) = self.places.take_short() else {
             return say(Answer::unavailable(Full::House.reason()));
         };
         match route {
+            // Answered above: viewers have places of their own.
             Route::Stream | Route::Clip => false,
             Route::ClipIndex => say(clip::index(self, &query)),
-            Route::Snapshot => say(snapshot::answer(self, &query)),
+            Route::Snapshot if query.get("size").as_deref() != Some("max") => {
+                say(either(snapshot::answer(self, &query)))
+            }
+            Route::Snapshot | Route::Still => say(either(still::answer(self, &query))),
+            Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Health => say(self.health()),
             Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
@@ -176,6 +179,11 @@ impl App {
             Phase::Starting | Phase::Lost(_) => Answer::unavailable(self.camera.reason()),
         }
     }
+}
+
+/// What came first: the answer, or the reason why there is none.
+fn either(answer: Result<Answer, Answer>) -> Answer {
+    answer.unwrap_or_else(|refusal| refusal)
 }
 
 /// The answer to OPTIONS, a browser's question before a cross-origin request.

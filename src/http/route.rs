@@ -13,6 +13,10 @@ pub enum Route {
     Clip,
     /// `/clip?format=json`: what is in it.
     ClipIndex,
+    /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
+    Still,
+    /// `/warm`: keeps the camera ready for a still to come.
+    Warm,
     /// `/healthz`: whether pictures can be had.
     Health,
     /// `/favicon.ico`: browsers ask, whatever the page says.
@@ -35,6 +39,8 @@ impl Route {
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
             "clip" if query.get("format").as_deref() == Some("json") => Self::ClipIndex,
             "clip" => Self::Clip,
+            "still" | "full_res" => Self::Still,
+            "warm" => Self::Warm,
             "healthz" => Self::Health,
             "favicon.ico" => Self::Favicon,
             _ => return None,
@@ -46,7 +52,7 @@ impl Route {
     pub fn methods(self) -> &'static str {
         match self {
             // mjpg-streamer's clients on iOS open the stream with POST.
-            Self::Stream => "GET, HEAD, POST, OPTIONS",
+            Self::Stream | Self::Warm => "GET, HEAD, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -127,6 +133,9 @@ mod tests {
             ("/jpg", Some(Snapshot)),
             ("/clip?last=20s", Some(Clip)),
             ("/clip?last=20s&format=json", Some(ClipIndex)),
+            ("/still", Some(Still)),
+            ("/full_res?token=x", Some(Still)),
+            ("/warm?for=10s", Some(Warm)),
             ("/healthz", Some(Health)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),

@@ -5,28 +5,35 @@ use std::time::{Duration, Instant};
 use super::App;
 use super::answer::Answer;
 use super::route::Query;
-use crate::hub::Wait;
+use crate::camera::settle::Rule;
 use crate::os;
 
 /// Answered within 3 s, whatever the camera does.
 const DEADLINE: Duration = Duration::from_millis(2800);
+/// The most that a picture from a cold camera is waited for to settle, after the first one.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A picture taken after now, or with `max_age=MS` not longer ago than that; else 503 with the reason.
-pub fn answer(app: &App, query: &Query<'_>) -> Answer {
-    let asked = os::monotonic();
-    let max_age = match query.get("max_age").map(|text| text.parse()) {
-        None => Duration::ZERO,
-        Some(Ok(millis)) => Duration::from_millis(millis),
-        Some(Err(_)) => return Answer::text(400, "max_age is a number of milliseconds, such as max_age=500"),
-    };
+pub fn answer(app: &App, query: &Query<'_>) -> Result<Answer, Answer> {
+    let not_before = os::monotonic().saturating_sub(max_age(query)?);
+    let rule = settle(query)?.unwrap_or(Rule::Auto);
     let _watch = app.hub.watch();
-    let failures = app.camera.failures();
     let deadline = Instant::now() + DEADLINE;
-    // An attempt to get the camera that failed after we asked is answer enough.
-    let go_on = || app.camera.failures() == failures;
-    match app.hub.exposed_after(asked.saturating_sub(max_age), deadline, go_on) {
-        Wait::Frame(frame) => Answer::picture(frame),
-        Wait::Nothing => Answer::unavailable(format!("no picture: {}", app.camera.reason())),
-        Wait::Closed => Answer::unavailable("no picture: the server is stopping"),
-    }
+    let taken = app.camera.settled_frame(not_before, rule, SETTLE, deadline);
+    let (frame, _) = taken.map_err(|error| Answer::unavailable(format!("no picture: {error}")))?;
+    Ok(Answer::picture(frame))
+}
+
+/// `max_age=MS`: how old a picture may be.
+pub fn max_age(query: &Query<'_>) -> Result<Duration, Answer> {
+    let Some(text) = query.get("max_age") else { return Ok(Duration::ZERO) };
+    let millis =
+        text.parse().map_err(|_| Answer::text(400, "max_age is a number of milliseconds, such as max_age=500"));
+    millis.map(Duration::from_millis)
+}
+
+/// `settle=0` takes the first whole picture, `settle=N` drops N first, `settle=auto` waits until it is right.
+pub fn settle(query: &Query<'_>) -> Result<Option<Rule>, Answer> {
+    let Some(text) = query.get("settle") else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Answer::text(400, "settle is auto, or a number of pictures to drop"))
 }
