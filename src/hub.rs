@@ -189,7 +189,7 @@ impl Hub {
     /// Joins the lock-step group.
     pub fn step_in(self: &Arc<Self>) -> Stepper {
         let mut group = self.lockstep.lock();
-        Stepper { hub: self.clone(), id: group.join(), patience: group.patience() }
+        Stepper { hub: self.clone(), id: group.join(), patience: group.patience(), is_sending: false }
     }
 
     /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC). Only frames from now on count
@@ -322,6 +322,8 @@ pub struct Stepper {
     hub: Arc<Hub>,
     id: u64,
     patience: Duration,
+    /// Has a frame that the group does not know to be sent.
+    is_sending: bool,
 }
 
 impl Stepper {
@@ -333,7 +335,7 @@ impl Stepper {
     /// Says that the last frame has been sent and waits until `deadline` for the next; `None` when put out.
     pub fn next(&mut self, deadline: Instant) -> Option<Wait> {
         let mut group = self.hub.lockstep.lock();
-        let mut has_changed = group.ready(self.id, Instant::now());
+        let mut has_changed = std::mem::take(&mut self.is_sending) && group.ready(self.id, Instant::now());
         loop {
             has_changed |= group.put_out_late(Instant::now());
             if std::mem::take(&mut has_changed) {
@@ -343,7 +345,10 @@ impl Stepper {
                 return Some(Wait::Closed);
             }
             let until = match group.step(self.id) {
-                Step::Send(frame) => return Some(Wait::Frame(frame)),
+                Step::Send(frame) => {
+                    self.is_sending = true;
+                    return Some(Wait::Frame(frame));
+                }
                 Step::PutOut => return None,
                 Step::Wait(until) => until.map_or(deadline, |until| until.min(deadline)),
             };
@@ -423,5 +428,54 @@ mod tests {
         hub.keep_warm(Duration::from_secs(60));
         assert_eq!(hub.unwatched_for(), None);
         hub.wait_for_demand(None);
+    }
+
+    #[test]
+    fn a_reader_gets_every_frame_until_it_falls_behind() {
+        let hub = Hub::with(Keep { memory: 3_000, ..Keep::default() });
+        hub.publish(frame(1));
+        let mut reader = hub.record(Start::Next).unwrap();
+        assert_eq!(hub.record(Start::At(9)).map(drop), Err(1));
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| {
+                let far = Instant::now() + Duration::from_secs(20);
+                let next = |_| match reader.next(far) {
+                    Ok(Wait::Frame(frame)) => frame.sequence(),
+                    other => panic!("{other:?}"),
+                };
+                (0..5).map(next).collect::<Vec<_>>()
+            });
+            for number in 2..=6 {
+                hub.publish(frame(number));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(read.join().unwrap(), [2, 3, 4, 5, 6]);
+        });
+        assert!(matches!(reader.next(soon()), Ok(Wait::Nothing)));
+        (7..=30).for_each(|number| hub.publish(frame(number)));
+        let (frames, bytes, limit) = hub.ring_holds();
+        assert!(frames > 1 && bytes <= limit);
+        assert!(matches!(reader.next(soon()), Err(FellBehind { last: 6, oldest }) if oldest == 31 - frames as u64));
+        drop(reader);
+        assert_eq!(hub.ring_holds(), (0, 0, limit));
+    }
+
+    #[test]
+    fn steppers_wait_for_each_other_and_for_no_longer_than_their_patience() {
+        let hub = Hub::with(Keep { patience: Duration::from_millis(200), ..Keep::default() });
+        let (mut fast, mut stalled) = (hub.step_in(), hub.step_in());
+        let far = Instant::now() + Duration::from_secs(20);
+        let sent = |wait| matches!(wait, Some(Wait::Frame(frame)) if frame.sequence() == 1);
+        hub.publish(frame(1));
+        assert!(sent(fast.next(far)) && sent(stalled.next(far)));
+        hub.publish(frame(2));
+        assert!(matches!(fast.next(soon()), Some(Wait::Nothing)), "it waits for the other");
+        assert!(matches!(fast.next(far), Some(Wait::Frame(frame)) if frame.sequence() == 2));
+        assert!(stalled.next(far).is_none(), "it was put out");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| fast.next(far));
+            hub.close();
+            assert!(matches!(waiter.join().unwrap(), Some(Wait::Closed)));
+        });
     }
 }

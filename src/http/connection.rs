@@ -122,7 +122,7 @@ impl Connection {
     fn send_with(&self, length: usize, time: Duration, send: impl Fn(usize) -> io::Result<usize>) -> Result<(), Gone> {
         let began = Instant::now();
         match send(0) {
-            Ok(sent) if sent == length => return Ok(()),
+            Ok(sent) if sent == length => Ok(()),
             first => {
                 let end = self.send_rest(length, began, time, first, send);
                 self.flow.is_through();
@@ -243,5 +243,27 @@ mod tests {
         drop(theirs);
         assert!(ours.has_left());
         assert_eq!(ours.send(b"x"), Err(Gone::Left));
+    }
+
+    #[test]
+    fn tells_for_how_long_a_client_has_taken_nothing() {
+        let (ours, mut theirs) = pair();
+        ours.hurry(Duration::from_millis(40));
+        let body = vec![7; 3_000_000];
+        let began = Instant::now();
+        assert_eq!(ours.send_within(&body, Duration::from_millis(300)), Err(Gone::TooSlow));
+        assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(5));
+        assert_eq!(ours.flow().stuck_for(), Duration::ZERO, "nothing waits any more");
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| ours.send(&body));
+            while ours.flow().stuck_for() < Duration::from_millis(100) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let mut got = vec![0; 1_000_000];
+            theirs.read_exact(&mut got).unwrap();
+            drop(theirs);
+            assert_eq!(sender.join().unwrap(), Err(Gone::Left));
+        });
+        assert_eq!(ours.flow().stuck_for(), Duration::ZERO);
     }
 }
