@@ -82,6 +82,12 @@ struct Args {
     /// how much to say: error, warn, info, debug or trace (default info)
     #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
     log_level: LevelFilter,
+    /// list the cameras and what they offer, then end
+    #[argh(switch)]
+    list: bool,
+    /// look at the camera closely, measure it, print settings to paste, then end
+    #[argh(switch)]
+    check: bool,
     /// print the version
     #[argh(switch, short = 'V')]
     version: bool,
@@ -115,6 +121,19 @@ pub struct Config {
     pub keep: Keep,
     /// How much to say.
     pub log_level: LevelFilter,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Serve pictures.
+    Serve,
+    /// List the cameras.
+    List,
+    /// Examine the chosen camera.
+    Check,
 }
 
 /// Why there is no [`Config`].
@@ -166,6 +185,11 @@ impl Config {
                 patience: args.lockstep_patience,
             },
             log_level: args.log_level,
+            task: match (args.list, args.check) {
+                (true, _) => Task::List,
+                (_, true) => Task::Check,
+                _ => Task::Serve,
+            },
         })
     }
 }

@@ -20,8 +20,7 @@ use crate::ring::{FellBehind, Ring, Start};
 /// See the module's documentation.
 pub struct Hub {
     slot: RwLock<Option<Arc<Frame>>>,
-    /// Sequence number of the newest frame; 0 before the first.
-    progress: Mutex<u64>,
+    progress: Mutex<Progress>,
     published: Condvar,
     /// Set under `progress` and under `lockstep`, so that nobody begins to wait after it.
     is_closed: AtomicBool,
@@ -51,6 +50,13 @@ impl Default for Keep {
     }
 }
 
+struct Progress {
+    /// Sequence number of the newest frame; 0 before the first.
+    newest: u64,
+    /// Frames up to this one are from before the camera was last closed: no live pictures any more.
+    old: u64,
+}
+
 struct Demand {
     watchers: usize,
     /// Somebody was watching, or had asked for a warm camera, until then.
@@ -78,7 +84,7 @@ impl Hub {
     pub fn with(keep: Keep) -> Arc<Self> {
         Arc::new(Self {
             slot: RwLock::new(None),
-            progress: Mutex::new(0),
+            progress: Mutex::new(Progress { newest: 0, old: 0 }),
             published: Condvar::new(),
             is_closed: AtomicBool::new(false),
             ring: Mutex::new(Ring::new(keep.memory, keep.replay)),
@@ -96,7 +102,7 @@ impl Hub {
         self.keep(&frame);
         self.offer(&frame);
         let old = self.slot.write().replace(frame);
-        *self.progress.lock() = sequence;
+        self.progress.lock().newest = sequence;
         self.published.notify_all();
         // Only here, outside the locks, may the last holder of the old frame give its buffer back.
         drop(old);
@@ -139,6 +145,12 @@ impl Hub {
         }
     }
 
+    /// The camera was closed: whoever comes from now on waits for its next picture, and is not shown the last one.
+    pub fn camera_closed(&self) {
+        let mut progress = self.progress.lock();
+        progress.old = progress.newest;
+    }
+
     /// The newest frame, however old.
     pub fn newest(&self) -> Option<Arc<Frame>> {
         self.slot.read().clone()
@@ -150,15 +162,15 @@ impl Hub {
     }
 
     fn wait_beyond(&self, after: u64, deadline: Instant) -> Result<(), Wait> {
-        let mut newest = self.progress.lock();
+        let mut progress = self.progress.lock();
         loop {
             if self.is_closed() {
                 return Err(Wait::Closed);
             }
-            if *newest > after {
+            if progress.newest > after.max(progress.old) {
                 return Ok(());
             }
-            if self.published.wait_until(&mut newest, deadline).timed_out() {
+            if self.published.wait_until(&mut progress, deadline).timed_out() {
                 return Err(Wait::Nothing);
             }
         }
@@ -192,10 +204,14 @@ impl Hub {
         Stepper { hub: self.clone(), id: group.join(), patience: group.patience(), is_sending: false }
     }
 
-    /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC). Only frames from now on count
-    /// when none in the slot is that recent; `go_on` is asked about four times a second.
+    /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC), which the newest may be already;
+    /// `go_on` is asked about four times a second.
     pub fn exposed_after(&self, mono: Duration, deadline: Instant, mut go_on: impl FnMut() -> bool) -> Wait {
-        let mut after = 0;
+        let newest = self.newest();
+        let mut after = newest.as_ref().map_or(0, |frame| frame.sequence());
+        if let Some(frame) = newest.filter(|frame| frame.captured_at().mono > mono) {
+            return Wait::Frame(frame);
+        }
         loop {
             let slice = deadline.min(Instant::now() + Duration::from_millis(250));
             match self.newer_than(after, slice) {
@@ -388,6 +404,17 @@ mod tests {
         hub.publish(frame(2));
         assert!(matches!(hub.newer_than(0, soon()), Wait::Frame(f) if f.sequence() == 2));
         assert!(matches!(hub.newer_than(2, soon()), Wait::Nothing));
+    }
+
+    #[test]
+    fn a_newcomer_is_not_shown_the_last_picture_of_a_camera_that_was_closed() {
+        let hub = Hub::new();
+        hub.publish(frame(1));
+        hub.camera_closed();
+        assert!(matches!(hub.newer_than(0, soon()), Wait::Nothing));
+        assert!(matches!(hub.exposed_after(Duration::ZERO, soon(), || true), Wait::Frame(_)), "but by its age");
+        hub.publish(frame(2));
+        assert!(matches!(hub.newer_than(0, soon()), Wait::Frame(f) if f.sequence() == 2));
     }
 
     #[test]

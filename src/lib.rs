@@ -13,6 +13,7 @@
 //! | [`hub`] | the newest frame, the wake-up, who is watching |
 //! | [`delivery`], [`ring`] | what a client gets next, decided without waiting; the latest frames, bounded in bytes |
 //! | [`http`] | from an accepted socket to an answer |
+//! | [`doctor`] | `--list` and `--check` |
 //! | [`log`], [`os`], `budget` | small servants; whether the system gives the threads and descriptors that may be needed |
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
@@ -21,6 +22,7 @@ mod budget;
 pub mod camera;
 pub mod config;
 pub mod delivery;
+pub mod doctor;
 pub mod frame;
 pub mod http;
 pub mod hub;
@@ -50,10 +52,7 @@ const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
 /// # Errors
 /// In words, when a thread cannot be made or waiting for clients fails.
 pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Result<(), String> {
-    let source: Box<dyn Source> = match config.device {
-        DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice)),
-        DeviceArg::Synthetic(synthetic) => Box::new(synthetic),
-    };
+    let source = source(&config.device);
     let hub = Hub::with(config.keep);
     let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
     let camera = Camera::new(source, settings, hub.clone());
@@ -96,4 +95,12 @@ fn say_replay(keep: &Keep, live: &Mode) {
         keep.memory as f64 / picture / fps,
         live.size
     );
+}
+
+/// The chosen camera, not open yet.
+pub fn source(device: &DeviceArg) -> Box<dyn Source> {
+    match device {
+        DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice.clone())),
+        DeviceArg::Synthetic(synthetic) => Box::new(synthetic.clone()),
+    }
 }

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use framehub::config::{Config, Exit};
+use framehub::config::{Config, Exit, Task};
+use framehub::doctor;
 use framehub::http::{Listeners, clickable};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -25,8 +26,15 @@ fn main() -> ExitCode {
         }
     };
     framehub::log::start(config.log_level);
-    match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match config.task {
+        Task::Serve => serve(config).map(|()| true),
+        Task::List => doctor::list(&mut std::io::stdout()).map(|()| true).map_err(|error| error.to_string()),
+        Task::Check => doctor::check(&mut std::io::stdout(), framehub::source(&config.device).as_ref(), &config)
+            .map_err(|error| error.to_string()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("framehub: {error}");
             ExitCode::FAILURE

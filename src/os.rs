@@ -82,6 +82,8 @@ type Resource = libc::__rlimit_resource_t;
 #[cfg(not(target_env = "gnu"))]
 type Resource = libc::c_int;
 
+// rlim_t is narrower on some 32-bit targets.
+#[allow(clippy::unnecessary_cast)]
 fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit for the call to fill.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use recorder::{Parts, assert_no_gap};
+use recorder::{NARROW, Parts, assert_no_gap};
 use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of, wait_until};
 
 /// The clip's length; three seconds in the short run, since a tenth is hardly a video.
@@ -151,7 +151,7 @@ fn the_start_says_how_many_seconds_fit() {
 fn a_slow_download_is_whole() {
     let server = recorded(&["--max-clients", "1"]);
     server.wait_log("viewer left", PATIENCE);
-    let mut client = support::Client::over(support::narrow_connection(server.address()));
+    let mut client = support::Client::over(support::narrow_connection(server.address(), NARROW));
     client.send(request("GET", "/clip"));
     wait_until("it has the place", PATIENCE, || server.get("/stream").status == 503);
     assert_eq!(server.get("/snapshot").status, 200, "snapshots have places of their own");

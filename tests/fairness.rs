@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use recorder::{Parts, Seen, captured, duration, median};
+use recorder::{NARROW, Parts, Seen, captured, duration, median};
 use support::{
     Client, PATIENCE, SNAPSHOT_LIMIT, SlowReader, TestServer, is_long_run, narrow_connection, request, stalled_viewer,
     sys, wait_until,
@@ -145,7 +145,7 @@ fn request_as(user_agent: &str) -> String {
 
 /// A viewer that asked for the stream and reads nothing of it.
 fn ghost(server: &TestServer, user_agent: &str) -> TcpStream {
-    let mut client = Client::over(narrow_connection(server.address()));
+    let mut client = Client::over(narrow_connection(server.address(), NARROW));
     client.send(request_as(user_agent));
     client.into_socket()
 }

@@ -6,6 +6,8 @@
 
 pub mod capture;
 pub mod diagnose;
+#[cfg(test)]
+mod scripted;
 pub mod settle;
 pub mod still;
 pub mod synthetic;

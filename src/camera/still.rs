@@ -359,7 +359,7 @@ impl Camera {
 }
 
 /// The size to ask for; `None` where the camera offers just one, or does not say.
-fn still_size(device: &dyn Device, wanted: Option<Size>) -> Option<Size> {
+pub fn still_size(device: &dyn Device, wanted: Option<Size>) -> Option<Size> {
     let offers = device.offers();
     let largest = offers.iter().map(|offer| offer.size).max_by_key(|size| size.area())?;
     let size = wanted.unwrap_or(largest);

@@ -111,6 +111,15 @@ impl Source for V4l2Source {
     }
 }
 
+/// All video nodes, open, or with the reason why they cannot be used.
+pub fn list() -> Vec<(PathBuf, Result<Box<dyn Device>, CameraError>)> {
+    let open = |node: PathBuf| {
+        let device = V4l2Device::open(&node).map(|device| Box::new(device) as Box<dyn Device>);
+        (node, device)
+    };
+    nodes().into_iter().map(open).collect()
+}
+
 /// The video nodes there are, in the order of their numbers.
 fn nodes() -> Vec<PathBuf> {
     let entries = fs::read_dir("/dev").into_iter().flatten().flatten();

@@ -120,9 +120,13 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{head}");
         assert_eq!(head.matches("\r\n\r\n").count(), 1, "{head}");
-        for field in
-            ["Content-Length: 1000000", "Retry-After: 2", "Access-Control-Allow-Origin: *", "Cache-Control: no-store"]
-        {
+        for field in [
+            "Server: framehub/",
+            "Content-Length: 1000000",
+            "Retry-After: 2",
+            "Access-Control-Allow-Origin: *",
+            "Cache-Control: no-store",
+        ] {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
         }
         assert!(!head.contains("chunked"), "{head}");

@@ -33,8 +33,6 @@ const LAST_BOUNDARY: &[u8] = b"\r\n--boundarydonotcross--\r\n";
 /// Without a frame for so long, the client's socket is looked at: it may have left. A little under the second after
 /// which a frame is repeated while the camera is away for a still.
 const LOOK: Duration = Duration::from_millis(900);
-/// An older frame is no live picture any more: a newcomer waits for the next one.
-const STALE: Duration = Duration::from_secs(2);
 
 /// Streams until the client leaves, stalls, falls behind, or the server stops. `None`: has been answered. Else the
 /// answer that says why not.
@@ -143,19 +141,13 @@ impl Wish {
     /// Where its frames come from; an error in words, if it is to begin in the future.
     fn feed(self, app: &App) -> Result<Feed, String> {
         Ok(match self.mode {
-            Mode::Newest => Feed::Newest { last: before_first(app), pace: self.pace },
+            Mode::Newest => Feed::Newest { last: 0, pace: self.pace },
             Mode::All => Feed::All(app.hub.record(self.start).map_err(|newest| {
                 format!("from lies ahead of the newest frame, {newest}; the server counts from 1 after a restart")
             })?),
             Mode::Lockstep => Feed::Lockstep(app.hub.step_in(), 0),
         })
     }
-}
-
-/// Where a newest-mode viewer begins: the frame that there is, if it is a live picture.
-fn before_first(app: &App) -> u64 {
-    let is_stale = |frame: &Frame| os::monotonic().saturating_sub(frame.captured_at().mono) > STALE;
-    app.hub.newest().filter(|frame| is_stale(frame)).map_or(0, |frame| frame.sequence())
 }
 
 /// Where a viewer's frames come from.

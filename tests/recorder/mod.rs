@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, Stamp, TestServer, is_long_run, narrow_connection, request, stamp_of, sys};
 
+/// A receive buffer so small that the server soon feels how slowly we read.
+pub const NARROW: usize = 16 * 1024;
+
 /// The full time in the long run, a tenth of it otherwise.
 pub fn duration(long: Duration) -> Duration {
     if is_long_run() { long } else { long / 10 }
@@ -38,10 +41,10 @@ impl Parts<TcpStream> {
         Self::over(Client::connect(server.address()), target)
     }
 
-    /// The same on a connection with a small receive buffer, so that the server soon feels how slowly we read.
+    /// The same on a connection with a small receive buffer.
     #[track_caller]
     pub fn open_narrow(address: SocketAddr, target: &str) -> Self {
-        Self::over(Client::over(narrow_connection(address)), target)
+        Self::over(Client::over(narrow_connection(address, NARROW)), target)
     }
 
     #[track_caller]

@@ -1,0 +1,448 @@
+//! A camera that does what a test says, and the camera faults of the list (faults.md, 1 to 19) that no emulated
+//! webcam can be made to show. The others are in the camera lab, on the real driver.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::capture::{Camera, Phase, Settings};
+use super::settle::Rule;
+use super::still::StillSettings;
+use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
+use crate::frame::{Frame, Size};
+use crate::hub::{Hub, Wait};
+use crate::os;
+
+const LIVE: Size = Size::new(64, 48);
+const STILL: Size = Size::new(128, 96);
+const PERIOD: Duration = Duration::from_millis(5);
+
+/// What comes of waiting for, and taking, one picture.
+enum Shot {
+    Picture(Vec<u8>),
+    Flagged,
+    At(Vec<u8>, Option<Duration>),
+    TakeFails(CameraError),
+    WaitFails(CameraError),
+    Silence,
+}
+
+/// The test's part: what `open` and `start` answer, by how often they were called, and what pictures come.
+struct Script {
+    open: fn(u32) -> Result<(), CameraError>,
+    start: fn(u32, Mode) -> Result<Mode, CameraError>,
+    shot: fn(Turn) -> Shot,
+}
+
+/// Which picture is asked for.
+#[derive(Clone, Copy)]
+struct Turn {
+    size: Size,
+    /// Streams started so far.
+    stream: u32,
+    /// Picture of this stream, from 0.
+    index: u32,
+}
+
+const GOOD: Script =
+    Script { open: |_| Ok(()), start: |_, mode| Ok(mode), shot: |turn| Shot::Picture(jpeg(turn.size, 120)) };
+
+#[derive(Default)]
+struct Calls {
+    opens: AtomicU32,
+    closes: AtomicU32,
+    starts: AtomicU32,
+    waits: AtomicU32,
+}
+
+struct Scripted {
+    script: Arc<Script>,
+    calls: Arc<Calls>,
+}
+
+struct Opened {
+    script: Arc<Script>,
+    calls: Arc<Calls>,
+    identity: Identity,
+    stream: Option<Arc<Running>>,
+}
+
+struct Running {
+    turn: Mutex<Turn>,
+    next: Mutex<Option<Shot>>,
+    script: Arc<Script>,
+    calls: Arc<Calls>,
+}
+
+impl Source for Scripted {
+    fn open(&self) -> Result<Box<dyn Device>, CameraError> {
+        (self.script.open)(self.calls.opens.fetch_add(1, Ordering::SeqCst))?;
+        let (script, calls) = (self.script.clone(), self.calls.clone());
+        let identity = Identity { card: "scripted".into(), ..Identity::default() };
+        Ok(Box::new(Opened { script, calls, identity, stream: None }))
+    }
+}
+
+impl Device for Opened {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn offers(&self) -> Vec<Offer> {
+        [LIVE, STILL].map(|size| Offer { size, fps: vec![200.0] }).to_vec()
+    }
+
+    fn start(&mut self, want: Mode, _buffers: u32) -> Result<Mode, CameraError> {
+        self.stream = None;
+        let stream = self.calls.starts.fetch_add(1, Ordering::SeqCst);
+        let mode = (self.script.start)(stream, want)?;
+        self.stream = Some(Arc::new(Running {
+            turn: Mutex::new(Turn { size: mode.size, stream, index: 0 }),
+            next: Mutex::new(None),
+            script: self.script.clone(),
+            calls: self.calls.clone(),
+        }));
+        Ok(mode)
+    }
+
+    fn stop(&mut self) -> Result<(), CameraError> {
+        self.stream = None;
+        Ok(())
+    }
+
+    fn readiness(&self) -> Arc<dyn Readiness> {
+        self.stream.clone().expect("nothing waits for a stream that is not there")
+    }
+
+    fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
+        let stream = self.stream.as_ref().expect("streaming");
+        let sequence = stream.turn.lock().index;
+        let raw = |data, exposed_at| RawFrame { data, sequence, is_flagged: false, exposed_at };
+        match stream.next.lock().take() {
+            Some(Shot::Picture(data)) => sink(raw(&data, Some(os::monotonic()))),
+            Some(Shot::At(data, exposed_at)) => sink(raw(&data, exposed_at)),
+            Some(Shot::Flagged) => sink(RawFrame { is_flagged: true, ..raw(&[], None) }),
+            Some(Shot::TakeFails(error)) => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.calls.closes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Readiness for Running {
+    fn wait(&self, timeout: Duration) -> Result<bool, CameraError> {
+        self.calls.waits.fetch_add(1, Ordering::SeqCst);
+        let mut turn = self.turn.lock();
+        let shot = (self.script.shot)(*turn);
+        turn.index += 1;
+        match shot {
+            Shot::Silence => std::thread::sleep(timeout),
+            Shot::WaitFails(error) => return Err(error),
+            shot => {
+                std::thread::sleep(PERIOD);
+                *self.next.lock() = Some(shot);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A grey picture of one brightness.
+fn jpeg(size: Size, luma: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    let pixels = vec![luma; size.area() as usize];
+    jpeg_encoder::Encoder::new(&mut out, 80)
+        .encode(&pixels, size.width as u16, size.height as u16, jpeg_encoder::ColorType::Luma)
+        .unwrap();
+    out
+}
+
+/// The real capture thread on a scripted camera, with one viewer.
+struct Stage {
+    camera: Arc<Camera>,
+    hub: Arc<Hub>,
+    calls: Arc<Calls>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Stage {
+    fn new(script: Script) -> Self {
+        let calls = Arc::new(Calls::default());
+        let still = StillSettings {
+            size: None,
+            fps: None,
+            rule: Rule::Auto,
+            deadline: Duration::from_secs(1),
+            min_interval: Duration::ZERO,
+        };
+        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, idle: None, still };
+        let hub = Hub::new();
+        let source = Scripted { script: Arc::new(script), calls: calls.clone() };
+        let camera = Camera::new(Box::new(source), settings, hub.clone());
+        let runner = camera.clone();
+        let watch = hub.watch();
+        let thread = std::thread::spawn(move || {
+            let _watch = watch;
+            runner.run();
+        });
+        Self { camera, hub, calls, thread: Some(thread) }
+    }
+
+    /// A live picture newer than all there were, within 8 s.
+    fn live(&self) -> Arc<Frame> {
+        let after = self.hub.newest().map_or(0, |frame| frame.sequence());
+        match self.hub.newer_than(after, Instant::now() + Duration::from_secs(8)) {
+            Wait::Frame(frame) => frame,
+            end => panic!("{end:?}: {}", self.camera.reason()),
+        }
+    }
+
+    fn still(&self) -> Result<super::still::Still, CameraError> {
+        self.camera.still(Duration::ZERO, None)
+    }
+
+    fn opens(&self) -> u32 {
+        self.calls.opens.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.camera.stop();
+        self.hub.close();
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the capture thread never panics");
+        }
+        if !std::thread::panicking() {
+            let closed = self.calls.closes.load(Ordering::SeqCst);
+            assert!(closed <= self.opens(), "each camera is closed once");
+        }
+    }
+}
+
+fn gone() -> CameraError {
+    CameraError::new(ErrorKind::Absent, "the camera is gone")
+}
+
+fn failed() -> CameraError {
+    CameraError::new(ErrorKind::Failed, "it failed")
+}
+
+#[test]
+fn fault_1_a_camera_that_cannot_be_opened_is_tried_again() {
+    let stage = Stage::new(Script { open: |n| if n < 2 { Err(gone()) } else { Ok(()) }, ..GOOD });
+    assert_eq!(stage.live().size(), LIVE);
+    assert_eq!(stage.opens(), 3);
+    assert_eq!(stage.camera.failures(), 2);
+}
+
+#[test]
+fn fault_2_unplugged_while_streaming_closes_at_once_and_comes_back() {
+    let shot = |turn: Turn| match (turn.stream, turn.index) {
+        (0, 5..) => Shot::TakeFails(gone()),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    while stage.camera.failures() == 0 {
+        stage.live();
+    }
+    assert_eq!(stage.calls.closes.load(Ordering::SeqCst), 1, "closed before the next attempt");
+    assert!(stage.camera.reason().contains("gone"), "{}", stage.camera.reason());
+    stage.live();
+    assert_eq!((stage.opens(), stage.camera.status().phase), (2, Phase::Live));
+}
+
+#[test]
+fn fault_3_a_stall_restarts_the_stream_without_closing() {
+    let shot = |turn: Turn| if turn.stream == 0 && turn.index >= 5 { Shot::Silence } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    while stage.camera.counters().restarts.load(Ordering::SeqCst) == 0 {
+        stage.live();
+    }
+    stage.live();
+    assert_eq!(stage.opens(), 1);
+}
+
+#[test]
+fn fault_4_an_error_storm_is_no_busy_loop() {
+    let stage = Stage::new(Script { shot: |_| Shot::WaitFails(failed()), ..GOOD });
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(stage.calls.waits.load(Ordering::SeqCst) <= 3, "once a second");
+}
+
+#[test]
+fn faults_6_to_8_broken_pictures_are_counted_never_shown() {
+    let shot = |turn: Turn| {
+        let good = jpeg(turn.size, 120);
+        match turn.index {
+            0 => Shot::Flagged,
+            1 => Shot::Picture(vec![]),
+            2 => Shot::Picture(vec![0xff]),
+            3 => Shot::Picture(good[..good.len() / 2].to_vec()),
+            4 => Shot::Picture([b"garbage", good.as_slice()].concat()),
+            5 => Shot::Picture([good.as_slice(), &[0; 100]].concat()),
+            _ => Shot::Picture(good),
+        }
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    let frame = stage.live();
+    assert_eq!(frame.jpeg(), jpeg(LIVE, 120), "padding cut off, nothing broken before it");
+    let counters = stage.camera.counters();
+    let broken: u64 = counters.broken.iter().map(|count| count.load(Ordering::SeqCst)).sum();
+    assert_eq!((counters.flagged.load(Ordering::SeqCst), broken), (1, 4));
+}
+
+#[test]
+fn fault_9_pictures_left_over_from_before_a_switch_are_not_taken() {
+    let shot = |turn: Turn| match (turn.size, turn.index) {
+        (STILL, 0..4) => Shot::Picture(jpeg(LIVE, 120)),
+        (LIVE, 0..2) if turn.stream > 0 => Shot::Picture(jpeg(STILL, 120)),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    assert_eq!(stage.still().unwrap().frame.size(), STILL);
+    for _ in 0..10 {
+        assert_eq!(stage.live().size(), LIVE);
+    }
+    assert_eq!(stage.camera.counters().wrong_size.load(Ordering::SeqCst), 6);
+}
+
+#[test]
+fn fault_10_a_coerced_size_is_taken_as_it_is() {
+    let start = |_, mode: Mode| Ok(Mode { size: if mode.size == LIVE { Size::new(80, 64) } else { STILL }, ..mode });
+    let stage = Stage::new(Script { start, ..GOOD });
+    assert_eq!(stage.live().size(), Size::new(80, 64));
+    assert_eq!(stage.camera.status().mode.map(|mode| mode.size), Some(Size::new(80, 64)));
+}
+
+#[test]
+fn a_camera_that_sends_another_size_than_it_says_is_believed_after_ten() {
+    let stage = Stage::new(Script { shot: |_| Shot::Picture(jpeg(Size::new(64, 40), 120)), ..GOOD });
+    assert_eq!(stage.live().size(), Size::new(64, 40));
+}
+
+#[test]
+fn faults_11_to_13_a_still_that_fails_half_way_gives_the_stream_back() {
+    let busy = |n, mode: Mode| if mode.size == STILL { Err(failed()) } else { (GOOD.start)(n, mode) };
+    let no_way_back = |n, mode: Mode| if n == 2 { Err(failed()) } else { Ok(mode) };
+    let silent = |turn: Turn| if turn.size == STILL { Shot::Silence } else { (GOOD.shot)(turn) };
+    let dead = |turn: Turn| if turn.size == STILL { Shot::WaitFails(failed()) } else { (GOOD.shot)(turn) };
+    for (script, succeeds) in [
+        (Script { start: busy, ..GOOD }, false),
+        (Script { start: no_way_back, ..GOOD }, true),
+        (Script { shot: silent, ..GOOD }, false),
+        (Script { shot: dead, ..GOOD }, false),
+    ] {
+        let stage = Stage::new(script);
+        stage.live();
+        let still = stage.still();
+        assert_eq!(still.is_ok(), succeeds, "{still:?}");
+        assert_eq!(stage.live().size(), LIVE);
+        assert!(!stage.camera.is_switching());
+    }
+}
+
+#[test]
+fn fault_14_unplugged_at_each_step_of_a_still_ends_with_pictures() {
+    let starting = |n, mode: Mode| if n == 1 && mode.size == STILL { Err(gone()) } else { Ok(mode) };
+    let before_first = |turn: Turn| if turn.stream == 1 { Shot::TakeFails(gone()) } else { (GOOD.shot)(turn) };
+    let settling = |turn: Turn| match (turn.stream, turn.index) {
+        (1, 2..) => Shot::TakeFails(gone()),
+        _ => (GOOD.shot)(turn),
+    };
+    let way_back = |n, mode: Mode| if n == 2 { Err(gone()) } else { Ok(mode) };
+    for (name, script, succeeds) in [
+        ("starting", Script { start: starting, ..GOOD }, false),
+        ("before the first", Script { shot: before_first, ..GOOD }, false),
+        ("settling", Script { shot: settling, ..GOOD }, false),
+        ("way back", Script { start: way_back, ..GOOD }, true),
+    ] {
+        let stage = Stage::new(script);
+        stage.live();
+        assert_eq!(stage.still().is_ok(), succeeds, "{name}");
+        assert_eq!(stage.live().size(), LIVE, "{name}");
+        assert_eq!(stage.opens(), 2, "{name}: closed when it was gone");
+        assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL), "{name}: and stills again");
+    }
+}
+
+#[test]
+fn fault_16_times_that_cannot_be_true_are_replaced_and_never_go_back() {
+    let shot = |turn: Turn| {
+        let at = match turn.index % 4 {
+            0 => None,
+            1 => Some(os::realtime()),
+            2 => Some(Duration::from_secs(1)),
+            _ => Some(os::monotonic()),
+        };
+        Shot::At(jpeg(turn.size, 120), at)
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    let mut last = Duration::ZERO;
+    for _ in 0..12 {
+        let before = os::monotonic().saturating_sub(Duration::from_secs(1));
+        let captured_at = stage.live().captured_at();
+        assert!(captured_at.mono > last && captured_at.mono > before, "{captured_at:?}");
+        let off = (os::realtime() - captured_at.real).abs_diff(os::monotonic() - captured_at.mono);
+        assert!(off < Duration::from_millis(50), "{off:?}");
+        last = captured_at.mono;
+    }
+}
+
+#[test]
+fn twenty_stills_at_once_make_one_or_two_switches() {
+    let stage = Stage::new(GOOD);
+    stage.live();
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..20).map(|_| scope.spawn(|| (os::monotonic(), stage.still()))).collect();
+        for answer in asked {
+            let (asked, still) = answer.join().unwrap();
+            assert!(still.unwrap().frame.captured_at().mono > asked);
+        }
+    });
+    let stills = stage.camera.stills();
+    let switches = stills.switches.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&switches), "{switches}");
+    assert_eq!(stills.answered.load(Ordering::SeqCst), 20);
+}
+
+#[test]
+fn a_still_settles_by_measurement_or_says_that_it_did_not() {
+    let warming = |turn: Turn| {
+        let luma = if turn.size == STILL && turn.index < 12 { 4 } else { 120 };
+        Shot::Picture(jpeg(turn.size, luma))
+    };
+    let stage = Stage::new(Script { shot: warming, ..GOOD });
+    stage.live();
+    let still = stage.still().unwrap();
+    assert!(still.is_settled && still.frame.jpeg() == jpeg(STILL, 120));
+    let first = stage.camera.still(Duration::ZERO, Some(Rule::Drop(0))).unwrap();
+    assert!(first.is_settled && first.frame.jpeg() == jpeg(STILL, 4), "settle=0 takes the first whole one");
+    drop(stage);
+
+    let flickering = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.index.is_multiple_of(2) { 60 } else { 180 }));
+    let stage = Stage::new(Script { shot: flickering, ..GOOD });
+    stage.live();
+    assert!(!stage.still().unwrap().is_settled, "answered at the deadline all the same");
+}
+
+#[test]
+fn a_cold_snapshot_waits_for_light_and_the_live_stream_does_not() {
+    let warming = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.index < 12 { 4 } else { 120 }));
+    let stage = Stage::new(Script { shot: warming, ..GOOD });
+    let asked = os::monotonic();
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let (frame, is_settled) = stage.camera.settled_frame(asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
+    assert!(is_settled && frame.jpeg() == jpeg(LIVE, 120));
+    assert!(frame.sequence() > 12, "the dark ones were published");
+}

@@ -1,0 +1,314 @@
+//! `--list` and `--check`: which cameras there are, and whether the chosen one can do what framehub needs, measured.
+//! Works on the camera directly, without the capture thread; the server does not run meanwhile.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::camera::settle::{Rule, Settling};
+use crate::camera::still::still_size;
+use crate::camera::{CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source, diagnose, v4l2};
+use crate::config::Config;
+use crate::frame::Size;
+use crate::http::clickable;
+use crate::jpeg::{self, Fault};
+
+/// Pictures that are looked at.
+const PICTURES: u32 = 30;
+/// Longest wait for the first picture of a stream.
+const FIRST: Duration = Duration::from_secs(10);
+/// Longest wait for pictures to settle, and for all of them together.
+const ALL: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(5);
+const BUFFERS: u32 = 4;
+
+/// Lists all video nodes: those that can be used with all that is known about them, the others with the reason.
+pub fn list(out: &mut dyn Write) -> io::Result<()> {
+    let nodes = v4l2::list();
+    if nodes.is_empty() {
+        writeln!(out, "no cameras: there is no /dev/video*")?;
+    }
+    for (node, opened) in nodes {
+        match opened {
+            Ok(device) => describe(out, &node, device.as_ref())?,
+            Err(error) => writeln!(out, "{}: not usable: {error}", node.display())?,
+        }
+    }
+    Ok(())
+}
+
+fn describe(out: &mut dyn Write, node: &Path, device: &dyn Device) -> io::Result<()> {
+    let identity = device.identity();
+    writeln!(out, "{}: \"{}\"", node.display(), identity.card)?;
+    for link in links(node) {
+        writeln!(out, "  stable name  {link}")?;
+    }
+    writeln!(out, "  or           --device \"name:{}\"", identity.card)?;
+    if !identity.serial.is_empty() {
+        writeln!(out, "  or           --device serial:{}", identity.serial)?;
+    }
+    writeln!(out, "  driver, bus  {}, {}", identity.driver, identity.bus)?;
+    for holder in diagnose::holders(node) {
+        writeln!(out, "  in use by    {holder}")?;
+    }
+    for Offer { size, fps } in device.offers() {
+        let rates: Vec<String> = fps.iter().map(|fps| format!("{}", (fps * 100.0).round() / 100.0)).collect();
+        writeln!(out, "  {:<12} {} fps", size.to_string(), rates.join(", "))?;
+    }
+    Ok(())
+}
+
+/// The links that udev keeps to a node.
+fn links(node: &Path) -> Vec<String> {
+    let folders = ["/dev/v4l/by-id", "/dev/v4l/by-path"];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let mut links: Vec<String> = entries
+        .map(|entry| entry.path())
+        .filter(|link| fs::canonicalize(link).is_ok_and(|target| target == node))
+        .map(|link| link.display().to_string())
+        .collect();
+    links.sort();
+    links
+}
+
+/// Opens the camera, looks at its pictures, switches it there and back, and says what to paste where.
+/// `false` if no picture came.
+pub fn check(out: &mut dyn Write, source: &dyn Source, config: &Config) -> io::Result<bool> {
+    let device = match source.open() {
+        Ok(device) => device,
+        Err(error) => {
+            list(out)?;
+            return failed(out, &error);
+        }
+    };
+    let chosen = format!("{} \"{}\"", device.identity().node, device.identity().card);
+    drop(device);
+    list(out)?;
+    writeln!(out, "\nexamining {chosen}")?;
+    let began = Instant::now();
+    let mut device = match source.open() {
+        Ok(device) => device,
+        Err(error) => return failed(out, &error),
+    };
+    match examine(out, device.as_mut(), config, began) {
+        Ok(written) => written?,
+        Err(error) => return failed(out, &error),
+    }
+    settings(out, config)?;
+    Ok(true)
+}
+
+fn failed(out: &mut dyn Write, error: &CameraError) -> io::Result<bool> {
+    writeln!(out, "FAILED: {error}")?;
+    Ok(false)
+}
+
+/// What went wrong with the camera is the outer error, with the output the inner one.
+fn examine(
+    out: &mut dyn Write,
+    device: &mut dyn Device,
+    config: &Config,
+    began: Instant,
+) -> Result<io::Result<()>, CameraError> {
+    let mode = device.start(config.live, BUFFERS)?;
+    let mut live = Look::new(mode.size);
+    live.until(device, FIRST, |look| look.whole > 0)?;
+    let cold = began.elapsed();
+    live.until(device, SETTLE, |look| look.is_settled)?;
+    let settle = began.elapsed() - cold;
+    let first_looked = live.seen;
+    live.until(device, ALL, |look| look.seen >= first_looked + PICTURES)?;
+    let mut report = vec![
+        format!(
+            "live mode        {mode}{}",
+            if mode.size == config.live.size { "" } else { " (nearest to what was asked)" }
+        ),
+        format!("cold start       {} ms to the first whole picture", cold.as_millis()),
+        format!(
+            "settling         {} ms, {}",
+            settle.as_millis(),
+            if live.is_settled { "steady" } else { "not steady in time" }
+        ),
+    ];
+    report.extend(live.report());
+    if let Some(size) = still_size(device, config.still.size).filter(|size| *size != mode.size) {
+        let switching = Instant::now();
+        let still = device.start(Mode { size, fps: config.still.fps }, 2)?;
+        let mut look = Look::new(still.size);
+        look.until(device, FIRST, |look| look.whole > 0)?;
+        let there = switching.elapsed();
+        look.until(device, SETTLE, |look| look.is_settled)?;
+        let settle = switching.elapsed() - there;
+        let returning = Instant::now();
+        let mode = device.start(config.live, BUFFERS)?;
+        let mut back = Look::new(mode.size);
+        back.until(device, FIRST, |look| look.whole > 0)?;
+        let back = returning.elapsed();
+        report.push(format!(
+            "still {still}: there {} ms, settled in {} ms{}, back {} ms; the live picture rests {} ms",
+            there.as_millis(),
+            settle.as_millis(),
+            if look.is_settled { "" } else { " (not steady)" },
+            back.as_millis(),
+            (there + settle + back).as_millis()
+        ));
+        if look.whole == 0 {
+            return Err(CameraError::new(ErrorKind::Failed, format!("no whole picture of {}", still.size)));
+        }
+    } else {
+        report.push("still            the camera has no other size; /still gives a fresh live picture".into());
+    }
+    if live.whole == 0 {
+        return Err(CameraError::new(ErrorKind::Failed, "the camera streams, but sent no whole picture"));
+    }
+    Ok(report.iter().try_for_each(|line| writeln!(out, "{line}")))
+}
+
+/// What was seen of one stream.
+struct Look {
+    size: Size,
+    seen: u32,
+    whole: u32,
+    flagged: u32,
+    wrong_size: u32,
+    dht_missing: u32,
+    padded: u32,
+    faults: Vec<Fault>,
+    times: Vec<Duration>,
+    settling: Settling,
+    is_settled: bool,
+}
+
+impl Look {
+    fn new(size: Size) -> Self {
+        Self {
+            size,
+            seen: 0,
+            whole: 0,
+            flagged: 0,
+            wrong_size: 0,
+            dht_missing: 0,
+            padded: 0,
+            faults: Vec::new(),
+            times: Vec::new(),
+            settling: Settling::new(Rule::Auto, None),
+            is_settled: false,
+        }
+    }
+
+    /// Takes pictures until `enough` or the time is over.
+    fn until(
+        &mut self,
+        device: &mut dyn Device,
+        time: Duration,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<(), CameraError> {
+        let deadline = Instant::now() + time;
+        let readiness = device.readiness();
+        while !enough(self) && Instant::now() < deadline {
+            if readiness.wait(Duration::from_millis(100))? {
+                device.take(&mut |raw| self.look(raw))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, raw: RawFrame<'_>) {
+        self.seen += 1;
+        if raw.is_flagged {
+            self.flagged += 1;
+            return;
+        }
+        let picture = match jpeg::inspect(raw.data) {
+            Ok(picture) => picture,
+            Err(fault) => return self.faults.push(fault),
+        };
+        if Size::new(picture.width(), picture.height()) != self.size {
+            self.wrong_size += 1;
+            return;
+        }
+        self.whole += 1;
+        self.dht_missing += u32::from(picture.dht_missing());
+        self.padded += u32::from(picture.padding() > 0);
+        self.times.extend(raw.exposed_at);
+        self.is_settled |= self.settling.look(picture.len(), || jpeg::mean_luma(raw.data));
+    }
+
+    fn report(&self) -> Vec<String> {
+        let mut lines = vec![format!("pictures         {} of {} whole", self.whole, self.seen)];
+        for (count, what) in [
+            (self.flagged, "flagged as damaged by the driver: a bad cable or hub? They are left out"),
+            (self.wrong_size, "of another size than the camera said; they are left out"),
+            (self.dht_missing, "without Huffman tables (DHT); framehub puts the standard ones in"),
+            (self.padded, "padded behind their end; framehub cuts that off"),
+        ] {
+            if count > 0 {
+                lines.push(format!("  {count} {what}"));
+            }
+        }
+        for fault in Fault::ALL {
+            let count = self.faults.iter().filter(|seen| **seen == fault).count();
+            if count > 0 {
+                lines.push(format!("  {count} broken: {fault}; they are left out"));
+            }
+        }
+        lines.extend(self.pace());
+        lines
+    }
+
+    fn pace(&self) -> Option<String> {
+        let mut gaps: Vec<Duration> = self.times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+        gaps.sort();
+        let (median, longest) = (*gaps.get(gaps.len() / 2)?, *gaps.last()?);
+        let fps = 1.0 / median.as_secs_f64().max(0.001);
+        let verdict = if longest > median * 2 { "irregular" } else { "regular" };
+        let (median, longest) = (median.as_millis(), longest.as_millis());
+        Some(format!("pace             {fps:.1} fps, {verdict}: {median} ms between pictures, {longest} ms at most"))
+    }
+}
+
+/// Ready-to-paste settings for the programs that people use with it.
+fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
+    let Some(address) = config.listen.first() else { return Ok(()) };
+    let local =
+        if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { *address };
+    let host = clickable(*address).first().copied().unwrap_or(local);
+    let text = include_str!("assets/settings.txt");
+    let text = text.replace("{host}", &host.to_string()).replace("{local}", &local.to_string());
+    write!(out, "\nWhere to put it, with framehub running on {address}:\n{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::camera::synthetic::Synthetic;
+
+    fn checked(device: &str) -> (bool, String) {
+        let config = Config::from_args(&["--still-size=320x240".into(), "--size=160x120".into()]);
+        let source = Synthetic::from_text(device).unwrap();
+        let mut out = Vec::new();
+        let good = check(&mut out, &source, &config.unwrap_or_else(|exit| panic!("{exit:?}"))).unwrap();
+        (good, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_good_camera_is_measured_and_settings_are_given() {
+        let (good, text) = checked("synthetic");
+        assert!(good, "{text}");
+        for words in ["160x120@30", "still 320x240", "cold start", "regular", "127.0.0.1:8080/?action=snapshot"] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        assert!(!text.contains("{host}") && text.contains("{camera_address}"), "{text}");
+    }
+
+    #[test]
+    fn peculiar_and_absent_cameras_are_told() {
+        let (good, text) = checked("synthetic:dht=0");
+        assert!(good && text.contains("without Huffman tables"), "{text}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (good, text) = checked(&format!("synthetic:unplug_file={}", file.path().display()));
+        assert!(!good && text.contains("FAILED"), "{text}");
+    }
+}

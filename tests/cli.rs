@@ -1,0 +1,223 @@
+//! The command line: what it takes, what it says when it does not, and where it listens.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, TestServer, request};
+
+/// Runs framehub with arguments that should end it by itself.
+#[track_caller]
+fn run(args: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_framehub"))
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let start = Instant::now();
+    while child.try_wait().expect("our own child").is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().expect("our own child");
+            panic!("{args:?} still runs: {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("our own child")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("output is UTF-8")
+}
+
+/// Each wrong use with what the complaint has to contain: the option's name, and what it takes.
+#[test]
+fn a_wrong_option_is_named_with_what_it_takes() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--size", "large"], &["--size", "large", "640x480"]),
+        (&["--size", "640"], &["--size", "640x480"]),
+        (&["--size", "0x480"], &["--size"]),
+        (&["--size", "640x480x3"], &["--size"]),
+        (&["--size=-640x480"], &["--size"]),
+        (&["--size", "99999999999x1"], &["--size"]),
+        (&["--fps", "fast"], &["--fps", "fast"]),
+        (&["--fps", "0"], &["--fps"]),
+        (&["--fps", "-1"], &["--fps"]),
+        (&["--fps", "NaN"], &["--fps"]),
+        (&["--idle", "soon"], &["--idle", "soon", "second"]),
+        (&["--idle", "-1"], &["--idle"]),
+        (&["--max-clients", "many"], &["--max-clients", "many"]),
+        (&["--max-clients", "-5"], &["--max-clients"]),
+        (&["--log-level", "loud"], &["--log-level", "loud", "info"]),
+        (&["--listen", "here"], &["--listen", "here", "0.0.0.0:8080"]),
+        (&["--listen", "127.0.0.1"], &["--listen", ":PORT"]),
+        (&["--listen", "127.0.0.1:99999"], &["--listen", ":PORT"]),
+        (&["--listen", "::1:8080:x"], &["--listen"]),
+        (&["--device", ""], &["--device"]),
+        (&["--size"], &["--size"]),
+        (&["--no-such-option"], &["--no-such-option"]),
+        (&["--no-such-option=1"], &["--no-such-option"]),
+        (&["unexpected"], &["unexpected"]),
+    ];
+    for (args, wanted) in cases {
+        // Were the mistake overlooked, the server would start, on loopback only.
+        let safe: &[&str] = &["--device=synthetic", "--listen=127.0.0.1:0"];
+        let output = run(&[safe, *args].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        for word in *wanted {
+            assert!(stderr.contains(word), "{args:?} should name {word:?}: {stderr}");
+        }
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn arguments_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
+    let output = command.arg(std::ffi::OsStr::from_bytes(b"--size=\xFF")).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
+}
+
+#[test]
+fn help_shows_every_option_and_its_default() {
+    let long = run(&["--help"]);
+    let help = text(&long.stdout);
+    assert_eq!(long.status.code(), Some(0), "{help}");
+    assert_eq!(help, text(&run(&["-h"]).stdout), "-h is --help");
+    let defaults = [
+        ("--device", "auto"),
+        ("--listen", "0.0.0.0:8080"),
+        ("--size", "640x480"),
+        ("--fps", "camera"),
+        ("--idle", "5"),
+        ("--max-clients", "64"),
+        ("--log-level", "info"),
+    ];
+    for (option, default) in defaults {
+        let entry = help_entry(&help, option);
+        assert!(entry.contains(default), "{option} shows its default {default}: {entry:?}");
+    }
+    assert!(help.contains("--version"), "{help}");
+}
+
+/// The text of one option: from its name to the next option.
+fn help_entry(help: &str, option: &str) -> String {
+    let is_start = |line: &&str| line.split_whitespace().any(|word| word.trim_end_matches(',') == option);
+    let lines: Vec<&str> = help.lines().collect();
+    let options = help.find("Options:").map_or(0, |at| help[..at].lines().count());
+    let start = lines[options..].iter().position(is_start).unwrap_or_else(|| panic!("{option} in {help}")) + options;
+    let is_next = |line: &&str| line.trim_start().starts_with('-');
+    let end = lines[start + 1..].iter().position(is_next).map_or(lines.len(), |at| start + 1 + at);
+    lines[start..end].join("\n")
+}
+
+#[test]
+fn version() {
+    let output = run(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), format!("framehub {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn values_by_equals_sign() {
+    let server = TestServer::start(&["--device=synthetic", "--listen=127.0.0.1:0", "--size=320x240", "--fps=10"]);
+    let size = jpeg_size(&server.get("/snapshot").body);
+    assert_eq!(size, (320, 240));
+}
+
+#[test]
+fn size_is_the_pictures_size() {
+    for (text, size) in [("640x480", (640, 480)), ("1280x720", (1280, 720)), ("322x242", (322, 242))] {
+        let server = TestServer::start(&["--size", text]);
+        assert_eq!(jpeg_size(&server.get("/snapshot").body), size);
+    }
+}
+
+/// The default is 640x480.
+#[test]
+fn default_size() {
+    let server = TestServer::start(&[]);
+    assert_eq!(jpeg_size(&server.get("/snapshot").body), (640, 480));
+}
+
+/// Width and height from the baseline start-of-frame segment, found by walking the segments.
+fn jpeg_size(jpeg: &[u8]) -> (u16, u16) {
+    let mut at = 2;
+    loop {
+        let word = |at: usize| u16::from_be_bytes([jpeg[at], jpeg[at + 1]]);
+        if (0xFFC0..=0xFFC2).contains(&word(at)) {
+            return (word(at + 7), word(at + 5));
+        }
+        at += 2 + usize::from(word(at + 2));
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = holder.local_addr().expect("its address").to_string();
+    let output = run(&["--device", "synthetic", "--listen", &address]);
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success() && output.status.code().is_some(), "a failure, not a signal: {stderr}");
+    assert!(stderr.contains(&address), "names the address {address}: {stderr}");
+    assert!(says_taken(&stderr), "says why: {stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("listening on"), "{stderr}");
+}
+
+fn says_taken(text: &str) -> bool {
+    text.contains("in use") || text.contains("another program listens there")
+}
+
+/// One of two addresses cannot be had: the start fails as a whole, rather than half.
+#[test]
+fn a_taken_port_among_several_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = holder.local_addr().expect("its address").to_string();
+    let output = run(&["--device", "synthetic", "--listen", "127.0.0.1:0", "--listen", &address]);
+    let stderr = text(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    assert!(stderr.contains(&address) && says_taken(&stderr), "{stderr}");
+}
+
+#[test]
+fn several_addresses_and_ipv6() {
+    let args = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--listen=127.0.0.1:0", "--size", "320x240"];
+    let server = TestServer::start(&args);
+    assert_eq!(server.addresses().len(), 3);
+    assert_eq!(server.addresses().iter().filter(|address| address.is_ipv6()).count(), 1);
+    for &address in server.addresses() {
+        assert_ne!(address.port(), 0, "the printed port is the real one");
+        let mut client = support::Client::connect(address);
+        assert_eq!(client.exchange(request("GET", "/snapshot")).status, 200, "{address}");
+    }
+}
+
+/// A restart right after a stop finds its port free, although old connections are still in TIME_WAIT.
+#[test]
+fn a_restart_takes_the_same_port() {
+    let mut server = TestServer::start(&["--size", "320x240"]);
+    let address = server.address();
+    let mut viewer = server.stream("/stream");
+    viewer.next_part();
+    server.stop(libc::SIGTERM);
+    viewer.read_to_end().expect("a proper end");
+    let again = TestServer::start(&["--size", "320x240", "--listen", &address.to_string()]);
+    assert_eq!(again.address(), address);
+    again.assert_answers();
+}
+
+#[test]
+fn log_levels() {
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        // Even the quietest level says where it listens, or nobody could find it.
+        let server = TestServer::start(&["--log-level", level]);
+        server.assert_answers();
+    }
+}

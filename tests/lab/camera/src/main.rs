@@ -1,0 +1,141 @@
+//! An emulated UVC webcam for machines without one; it runs in the lab's guest. See the lab's README.
+
+mod camera;
+mod clock;
+mod jpeg;
+mod pictures;
+mod tuning;
+mod uvc;
+
+use camera::Camera;
+use clock::monotonic_ns;
+use pictures::Library;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use uvc::Link;
+
+const USAGE: &str = "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        ["gen", dir] => Library::generate(Path::new(dir)),
+        ["tsc-khz"] => {
+            println!("{}", tsc_khz());
+            Ok(())
+        }
+        ["serve", dir, port, "bulk", plug] => serve(dir, port, Link::Bulk, plug == "1"),
+        ["serve", dir, port, "isoc", plug] => serve(dir, port, Link::Isoc, plug == "1"),
+        ["serve", dir, port, "super", plug] => serve(dir, port, Link::Super, plug == "1"),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
+    };
+    if let Err(e) = result {
+        eprintln!("rigcam: {e}");
+        std::process::exit(1);
+    }
+}
+
+/// The host's TSC frequency, which the guest's is too. The guest is told,
+/// because its own calibration fails when the host is busy.
+fn tsc_khz() -> u64 {
+    // SAFETY: RDTSC exists on every x86-64 processor.
+    let read = || (unsafe { std::arch::x86_64::_rdtsc() }, monotonic_ns());
+    let (tsc, ns) = read();
+    thread::sleep(Duration::from_millis(50));
+    let (tsc_end, ns_end) = read();
+    (tsc_end - tsc) * 1_000_000 / (ns_end - ns)
+}
+
+fn serve(dir: &str, port: &str, link: Link, plug: bool) -> io::Result<()> {
+    let camera = Camera::new(Library::load(Path::new(dir))?, link);
+    if plug {
+        camera.plug().map_err(io::Error::other)?;
+    }
+    let listener = TcpListener::bind(format!("0.0.0.0:{port}"))?;
+    for peer in listener.incoming() {
+        let (peer, camera) = (peer?, camera.clone());
+        thread::spawn(move || {
+            let _ = converse(peer, &camera);
+        });
+    }
+    Ok(())
+}
+
+/// One command per connection: a line in, the answer out, then the end.
+fn converse(mut peer: TcpStream, camera: &Arc<Camera>) -> io::Result<()> {
+    peer.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let mut line = String::new();
+    BufReader::new(&peer).read_line(&mut line)?;
+    let line = line.trim();
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let number = |default: f64| rest.trim().parse::<f64>().unwrap_or(default);
+    let said = match verb {
+        "ping" => "ok".into(),
+        "time" => monotonic_ns().to_string(),
+        "status" => {
+            let state = camera.lock();
+            format!("{} {}", state.line(), state.tuning.line())
+        }
+        "set" => set(camera, rest),
+        "reset" => {
+            let mut state = camera.lock();
+            state.tuning = tuning::Tuning::new();
+            state.stall_until = None;
+            state.urb_errors = 0;
+            "ok".into()
+        }
+        "stall" => {
+            camera.lock().stall_until = Some(Instant::now() + Duration::from_secs_f64(number(1.0).clamp(0.0, 3600.0)));
+            "ok".into()
+        }
+        "urberror" => {
+            camera.lock().urb_errors = number(1.0) as u32;
+            camera.wake();
+            "ok".into()
+        }
+        "unplug" => {
+            camera.unplug();
+            "ok".into()
+        }
+        "plug" => camera.plug().map_or_else(|e| format!("error: {e}"), |()| "ok".into()),
+        "replug" => {
+            camera.unplug();
+            thread::sleep(Duration::from_secs_f64(number(1.0).clamp(0.0, 60.0)));
+            camera.plug().map_or_else(|e| format!("error: {e}"), |()| "ok".into())
+        }
+        "exec" => return exec(peer, rest),
+        _ => "error: unknown command".into(),
+    };
+    writeln!(peer, "{said}")
+}
+
+fn set(camera: &Camera, words: &str) -> String {
+    let mut state = camera.lock();
+    for word in words.split_whitespace() {
+        let done = word.split_once('=').and_then(|(k, v)| Some(state.tuning.set(k, v.parse().ok()?)));
+        if done != Some(true) {
+            return format!("error: bad setting {word}; known: {}", state.tuning.line());
+        }
+    }
+    "ok".into()
+}
+
+/// Runs a shell command in the guest; output streams to the peer as it comes.
+fn exec(mut peer: TcpStream, command: &str) -> io::Result<()> {
+    use std::os::fd::OwnedFd;
+    let out = |p: &TcpStream| p.try_clone().map(|p| Stdio::from(OwnedFd::from(p)));
+    let status = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(out(&peer)?)
+        .stderr(out(&peer)?)
+        .status()?;
+    let code = status.code().unwrap_or(255);
+    writeln!(peer, "[exit {code}]")
+}

@@ -1,0 +1,52 @@
+//! What the camera is told to do wrong.
+
+/// Behaviour that `set` changes. Counts say how many coming frames are
+/// affected; -1 means all of them.
+pub struct Tuning {
+    values: Vec<(&'static str, i64)>,
+}
+
+impl Tuning {
+    pub fn new() -> Self {
+        let names = [
+            "nodht",
+            "pad",
+            "commit_ms",
+            "first_ms",
+            "warmup",
+            "fps_max",
+            "truncate",
+            "corrupt",
+            "empty",
+            "error",
+            "oversize",
+            "noeof",
+            "drop",
+            "lost",
+        ];
+        Tuning { values: names.map(|n| (n, 0)).to_vec() }
+    }
+
+    pub fn get(&self, name: &str) -> i64 {
+        self.values.iter().find(|v| v.0 == name).map_or(0, |v| v.1)
+    }
+
+    pub fn set(&mut self, name: &str, value: i64) -> bool {
+        let found = self.values.iter_mut().find(|v| v.0 == name);
+        found.map(|v| v.1 = value).is_some()
+    }
+
+    /// Whether a counted fault hits this frame; uses up one count.
+    pub fn take(&mut self, name: &str) -> bool {
+        let left = self.get(name);
+        if left > 0 {
+            self.set(name, left - 1);
+        }
+        left != 0
+    }
+
+    pub fn line(&self) -> String {
+        let list: Vec<String> = self.values.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        list.join(" ")
+    }
+}

@@ -1,0 +1,95 @@
+"""When the camera is opened and let go, and how the server ends."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from lab import case
+from server import expect
+from stream import Viewer, connect, hang_up
+
+
+def wait_mode(lab, idle, seconds):
+    """Waits until the camera is idle, or is not; seconds it took."""
+    start = time.monotonic()
+    while (lab.guest.status()["mode"] == "idle") != idle:
+        expect(time.monotonic() < start + seconds, f"the camera is {'still on' if idle else 'off'} after {seconds} s")
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+@case
+def let_go_when_idle(lab):
+    """With `--idle 2` the camera is let go 2 s after the last viewer, and the next one gets pictures."""
+    with lab.server("--idle 2") as server:
+        expect(lab.guest.status()["mode"] == "idle", "the camera is on before anybody looks")
+        with Viewer(lab.guest.address) as viewer:
+            viewer.wait_parts(10)
+        off = wait_mode(lab, True, 5)
+        expect(off > 1.5, f"let go after {off:.1f} s")
+        held = lab.guest.sh("ls -l /proc/$(cat /tmp/server.pid)/fd | grep -c /dev/video; true").strip()
+        expect(held == "0", "the device is still open")
+        with Viewer(lab.guest.address) as viewer:
+            viewer.wait_parts(10)
+            viewer.expect_sound()
+        return f"off {off:.1f} s after the last viewer"
+
+
+@case
+def kept_open(lab):
+    """With `--idle 0` the camera is never let go."""
+    with lab.server("--idle 0") as server:
+        wait_mode(lab, False, 5)
+        with Viewer(lab.guest.address) as viewer:
+            viewer.wait_parts(10)
+        time.sleep(4)
+        expect(lab.guest.status()["mode"] != "idle", "let go")
+        commits = lab.guest.status()["commits"]
+        return f"on after 4 s, {commits} commits"
+
+
+@case
+def cold_requests_make_one_open(lab):
+    """Three snapshots at once from a cold camera open it once."""
+    with lab.server() as server:
+        wait_mode(lab, True, 10)
+        before = int(lab.guest.status()["commits"])
+        with ThreadPoolExecutor(3) as requests:
+            answers = [status for status, _, _ in requests.map(server.get, ["/snapshot"] * 3)]
+        commits = int(lab.guest.status()["commits"]) - before
+        expect(answers == [200] * 3, f"{answers}")
+        expect(commits == 1, f"{commits} times")
+        return "one commit"
+
+
+@case
+def ends_at_once(lab):
+    """SIGTERM and SIGINT end it in less than a second with a stalled viewer, and streams with the last boundary."""
+    took = []
+    for signal in ("TERM", "INT"):
+        with lab.server() as server, Viewer(lab.guest.address) as viewer:
+            viewer.wait_parts(20)
+            stalled = connect(lab.guest.address, receive_buffer=4096)
+            time.sleep(3)  # until it really is
+            status, seconds = server.signal(signal)
+            end = viewer.wait_end(5)
+            hang_up(stalled)
+            expect(status == 0, f"exit status {status} on SIG{signal}")
+            expect(seconds < 1, f"SIG{signal} took {seconds} s")
+            expect(end == "last boundary", f"the stream's end: {end}")
+            viewer.expect_sound()
+            took.append(seconds)
+    return f"{took} s"
+
+
+@case
+def ends_without_camera(lab):
+    """SIGTERM ends it at once too while a viewer waits for a camera that is unplugged."""
+    with lab.server() as server, Viewer(lab.guest.address) as viewer:
+        viewer.wait_parts(10)
+        lab.guest.cam("unplug")
+        time.sleep(1.5)
+        status, seconds = server.signal("TERM")
+        end = viewer.wait_end(5)
+        expect((status, end) == (0, "last boundary"), f"exit status {status}, the stream's end: {end}")
+        expect(seconds < 1, f"took {seconds} s")
+        return f"{seconds} s"

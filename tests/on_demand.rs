@@ -1,0 +1,92 @@
+//! The camera is open for those who look and for nobody else: its light is off when nobody does.
+
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, TestServer, request, wait_until};
+
+const OPENED: &str = "camera opened";
+const CLOSED: &str = "camera closed";
+
+fn times(server: &TestServer, event: &str) -> usize {
+    server.log().iter().filter(|line| line.contains(event)).count()
+}
+
+/// The synthetic camera works for each picture, so a process that does nothing has no camera.
+fn assert_at_rest(server: &TestServer) {
+    let watch = Duration::from_secs(2);
+    let before = server.cpu_time();
+    thread::sleep(watch);
+    let spent = server.cpu_time() - before;
+    assert!(spent <= Duration::from_millis(20), "{spent:?} of CPU in {watch:?} although nobody looks");
+}
+
+#[test]
+fn nobody_looks_so_it_stays_closed() {
+    let server = TestServer::start(&[]);
+    for target in ["/", "/healthz", "/favicon.ico", "/nowhere"] {
+        server.get(target);
+    }
+    // Learning the head of a stream is not looking at it.
+    let mut client = server.connect();
+    client.send(request("HEAD", "/stream"));
+    client.try_answer("HEAD").expect("an answer");
+    assert_at_rest(&server);
+    assert_eq!(times(&server, OPENED), 0);
+}
+
+#[test]
+fn opened_once_for_three_at_the_same_moment() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    thread::scope(|scope| {
+        scope.spawn(|| server.stream("/stream").next_part());
+        scope.spawn(|| server.stream("/stream").next_part());
+        scope.spawn(|| assert_eq!(server.get("/snapshot").status, 200));
+    });
+    assert_eq!(times(&server, OPENED), 1, "{:?}", server.log());
+}
+
+#[test]
+fn closed_some_time_after_the_last_has_left() {
+    let server = TestServer::start(&["--size", "320x240", "--idle", "1"]);
+    for turn in 1..=2 {
+        let mut viewer = server.stream("/stream");
+        viewer.next_part();
+        assert_eq!(server.get("/snapshot").status, 200);
+        // A viewer who goes on watching keeps it open, however long ago the last request was.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(1_500) {
+            viewer.next_part();
+        }
+        assert_eq!((times(&server, OPENED), times(&server, CLOSED)), (turn, turn - 1), "{:?}", server.log());
+        let left = Instant::now();
+        drop(viewer);
+        wait_until("the camera is closed", PATIENCE, || times(&server, CLOSED) == turn);
+        assert!(left.elapsed() > Duration::from_millis(900), "not before its second: {:?}", left.elapsed());
+        assert!(left.elapsed() < Duration::from_secs(5), "not long after it: {:?}", left.elapsed());
+        assert_at_rest(&server);
+    }
+}
+
+/// A timelapse that asks again in time finds the camera open.
+#[test]
+fn kept_open_between_two_requests() {
+    let server = TestServer::start(&["--size", "320x240", "--idle", "4"]);
+    for _ in 0..3 {
+        assert_eq!(server.get("/snapshot").status, 200);
+        thread::sleep(Duration::from_millis(700));
+    }
+    assert_eq!((times(&server, OPENED), times(&server, CLOSED)), (1, 0), "{:?}", server.log());
+}
+
+#[test]
+fn idle_0_never_closes_it() {
+    let server = TestServer::start(&["--size", "320x240", "--idle", "0"]);
+    assert_eq!(server.get("/snapshot").status, 200);
+    let before = server.cpu_time();
+    thread::sleep(Duration::from_secs(3));
+    assert!(server.cpu_time() > before, "it goes on taking pictures");
+    assert_eq!((times(&server, OPENED), times(&server, CLOSED)), (1, 0), "{:?}", server.log());
+}

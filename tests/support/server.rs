@@ -1,0 +1,235 @@
+//! The real binary as a child process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::http::{Answer, Client, request};
+use super::multipart::PartReader;
+use super::{PATIENCE, sys, wait_until};
+
+/// A framehub that listens and is killed when dropped. Its log goes into the test's output if the test fails.
+pub struct TestServer {
+    child: Child,
+    log: Log,
+    addresses: Vec<SocketAddr>,
+    exit: Option<ExitStatus>,
+}
+
+/// What a process holds: for tests that want everything given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    pub threads: usize,
+    pub descriptors: usize,
+}
+
+impl TestServer {
+    /// Starts with these arguments, and `--device synthetic --listen 127.0.0.1:0` where they say nothing else.
+    pub fn start(args: &[&str]) -> TestServer {
+        TestServer::spawn(Command::new(env!("CARGO_BIN_EXE_framehub")), args)
+    }
+
+    /// As `start`, but under `ulimit` with these words.
+    pub fn start_with_ulimit(limits: &str, args: &[&str]) -> TestServer {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_framehub")]);
+        TestServer::spawn(shell, args)
+    }
+
+    /// Runs a command that becomes framehub, and returns when it listens on every address asked for.
+    pub fn spawn(mut command: Command, args: &[&str]) -> TestServer {
+        let names = |option: &str| args.iter().filter(|arg| arg.split('=').next() == Some(option)).count();
+        if names("--device") == 0 {
+            command.args(["--device", "synthetic"]);
+        }
+        if names("--listen") == 0 {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let log = Log::collect(child.stderr.take().expect("stderr is piped"));
+        let mut server = TestServer { child, log, addresses: Vec::new(), exit: None };
+        server.addresses = server.wait_for_addresses(names("--listen").max(1));
+        server
+    }
+
+    fn wait_for_addresses(&self, wanted: usize) -> Vec<SocketAddr> {
+        let found = self.log.wait(PATIENCE, |lines| {
+            let found: Vec<_> = lines.iter().filter_map(|line| listening_address(line)).collect();
+            (found.len() >= wanted).then_some(found)
+        });
+        found.unwrap_or_else(|| panic!("no {wanted} lines `listening on http://ADDR:PORT`"))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Answer {
+        self.connect().exchange(request("GET", target))
+    }
+
+    /// Opens `target` as a stream.
+    #[track_caller]
+    pub fn stream(&self, target: &str) -> PartReader<BufReader<TcpStream>> {
+        self.connect().stream(request("GET", target)).1
+    }
+
+    /// The server still takes and answers requests.
+    #[track_caller]
+    pub fn assert_answers(&self) {
+        assert_eq!(self.get("/").status, 200, "the page is there");
+    }
+
+    /// Waits for a log line that contains `pattern` and returns it.
+    #[track_caller]
+    pub fn wait_log(&self, pattern: &str, deadline: Duration) -> String {
+        let found = self.log.wait(deadline, |lines| lines.iter().find(|line| line.contains(pattern)).cloned());
+        found.unwrap_or_else(|| panic!("no log line with {pattern:?} within {deadline:?}"))
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// Sends a signal and returns how the process ended and how long that took.
+    pub fn stop(&mut self, signal: i32) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        sys::send_signal(self.pid(), signal);
+        let status = self.wait_exit(PATIENCE);
+        (status, start.elapsed())
+    }
+
+    #[track_caller]
+    pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                self.exit = Some(status);
+                return status;
+            }
+            assert!(start.elapsed() < deadline, "the process still runs after {deadline:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn footprint(&self) -> Footprint {
+        let entries = |folder| fs::read_dir(format!("/proc/{}/{folder}", self.pid())).map_or(0, Iterator::count);
+        Footprint { threads: entries("task"), descriptors: entries("fd") }
+    }
+
+    /// Waits until no more threads and descriptors are held than `before`.
+    #[track_caller]
+    pub fn wait_footprint(&self, before: Footprint, deadline: Duration) {
+        let start = Instant::now();
+        loop {
+            let now = self.footprint();
+            if now.threads <= before.threads && now.descriptors <= before.descriptors {
+                return;
+            }
+            assert!(start.elapsed() < deadline, "before {before:?}, {deadline:?} after the end still {now:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Resident memory.
+    pub fn rss_kib(&self) -> u64 {
+        let status = self.proc_file("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS of a live process");
+        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
+    }
+
+    /// CPU time spent so far, user and system, to a hundredth of a second.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.proc_file("stat");
+        // The name in parentheses may hold spaces; utime and stime are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().map(|&at| fields[at].parse::<u64>().expect("a number of ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn proc_file(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.pid())).expect("the server is alive")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let died = self.exit.is_none() && matches!(self.child.try_wait(), Ok(Some(_)));
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let lines = self.log.lines();
+        let panicked = lines.iter().any(|line| line.contains("panicked at"));
+        if thread::panicking() || died || panicked {
+            eprintln!("--- log of framehub, its last 60 lines ---");
+            lines.iter().rev().take(60).rev().for_each(|line| eprintln!("{line}"));
+        }
+        if !thread::panicking() {
+            assert!(!died, "framehub ended in the middle of the test");
+            assert!(!panicked, "a thread of framehub panicked");
+        }
+    }
+}
+
+/// `… listening on http://ADDR:PORT …`
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on http://")?;
+    let address = rest.split(|c: char| c.is_whitespace() || c == '/').next()?;
+    Some(address.parse().unwrap_or_else(|_| panic!("not ADDR:PORT in {line:?}")))
+}
+
+/// The lines of stderr, collected by a thread of their own so that the child never waits for us.
+#[derive(Clone)]
+struct Log {
+    shared: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Log {
+    fn collect(stderr: impl std::io::Read + Send + 'static) -> Log {
+        let log = Log { shared: Arc::default() };
+        let writer = log.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let (lines, changed) = &*writer.shared;
+                lines.lock().expect("no panic under the lock").push(String::from_utf8_lossy(&line).into_owned());
+                changed.notify_all();
+            }
+        });
+        log
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.shared.0.lock().expect("no panic under the lock").clone()
+    }
+
+    fn wait<T>(&self, deadline: Duration, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
+        let (lines, changed) = &*self.shared;
+        let end = Instant::now() + deadline;
+        let mut lines = lines.lock().expect("no panic under the lock");
+        loop {
+            if let Some(found) = find(&lines) {
+                return Some(found);
+            }
+            let left = end.checked_duration_since(Instant::now())?;
+            lines = changed.wait_timeout(lines, left).expect("no panic under the lock").0;
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The synthetic camera: the embedded default for newcomers and for all the tests here, so it has to be like a
+//! camera and to tell the truth about itself.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{TestServer, stamp_of};
+
+/// As heavy as a camera's own pictures, so that what is measured with it holds for cameras.
+#[test]
+fn pictures_weigh_what_a_cameras_weigh() {
+    for (size, kilobytes) in [("640x480", 40), ("1280x720", 100), ("1920x1080", 220)] {
+        let server = TestServer::start(&["--size", size]);
+        let weight = server.get("/snapshot").body.len();
+        let about = kilobytes * 700..kilobytes * 1_300;
+        assert!(about.contains(&weight), "{size}: {weight} bytes, about {kilobytes} kB wanted");
+    }
+}
+
+#[test]
+fn every_picture_moves() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    let mut parts = server.stream("/stream");
+    let mut last = parts.next_part().jpeg;
+    for _ in 0..20 {
+        let jpeg = parts.next_part().jpeg;
+        assert_ne!(without_stamp(&jpeg), without_stamp(&last));
+        last = jpeg;
+    }
+}
+
+/// The picture's data, behind the segment that differs in any case.
+fn without_stamp(jpeg: &[u8]) -> &[u8] {
+    let scan = jpeg.windows(2).position(|pair| pair == [0xFF, 0xDA]).expect("a start of scan");
+    &jpeg[scan..]
+}
+
+/// Frame n is due at the start plus n periods, however late the one before it was: no drift. On a busy machine
+/// frames come late, but the most punctual of each half tell where the beat is.
+#[test]
+fn pace_is_kept_by_absolute_deadlines() {
+    let server = TestServer::start(&["--size", "320x240", "--fps", "25"]);
+    let mut parts = server.stream("/stream");
+    let period_ns = 40_000_000;
+    let first = parts.next_part().stamp();
+    let mut beat = || {
+        let lateness = (0..60).map(|_| {
+            let stamp = parts.next_part().stamp();
+            (stamp.mono_ns - first.mono_ns) as i64 - (stamp.seq - first.seq) as i64 * period_ns
+        });
+        lateness.min().expect("60 of them")
+    };
+    let drift = beat().abs_diff(beat());
+    assert!(drift < 5_000_000, "{drift} ns of drift within 60 frames");
+}
+
+#[test]
+fn any_size_up_to_4k() {
+    for size in ["16x16", "33x17", "160x120", "641x479", "3840x2160"] {
+        let server = TestServer::start(&["--size", size, "--fps", "5"]);
+        let part = server.stream("/stream").next_part();
+        stamp_of(&part.jpeg).unwrap_or_else(|e| panic!("{size}: {e}"));
+    }
+}
