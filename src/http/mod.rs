@@ -4,6 +4,8 @@
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 mod answer;
+mod client;
+mod clip;
 mod connection;
 mod controls;
 mod head;
@@ -25,13 +27,16 @@ use socket2::{SockAddr, Socket};
 use tiny_http::{HTTPVersion, Method};
 
 use self::answer::Answer;
+pub use self::client::{ClientStats, End, Totals};
+use self::clip::ClipMemory;
 use self::connection::Connection;
 pub use self::controls::ControlAccess;
 use self::head::{Head, HeadError, Requests};
 pub use self::listener::{Listeners, clickable};
-use self::places::{Kind, Place, Places};
+use self::places::{Full, Place, Places, ViewerPermit};
 use self::route::Route;
 use crate::camera::capture::{Camera, Phase};
+use crate::delivery::Mode;
 use crate::hub::Hub;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
@@ -46,6 +51,7 @@ pub struct App {
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
     places: Arc<Places>,
+    clips: ClipMemory,
     settings: Settings,
     started_at: Instant,
 }
@@ -53,19 +59,41 @@ pub struct App {
 /// How clients are to be answered.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most streams at a time.
-    pub max_clients: usize,
+    /// How many may look, and how they do if they do not say.
+    pub admission: Admission,
     /// What clients may do with the camera's controls.
     pub controls: ControlAccess,
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<String>,
 }
 
+/// How many may look, and how they do if they do not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// Most viewers at a time.
+    pub max_clients: usize,
+    /// Most of them from one address; `None` does not count them by address.
+    pub max_per_address: Option<usize>,
+    /// The mode of those who name none.
+    pub mode: Mode,
+}
+
 impl App {
     /// An HTTP side for this hub and camera.
     pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, settings: Settings) -> Arc<Self> {
-        let places = Places::new(settings.max_clients);
-        Arc::new(Self { hub, camera, places, settings, started_at: Instant::now() })
+        let places = Places::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let clips = ClipMemory::new(hub.ring_holds().2);
+        Arc::new(Self { hub, camera, places, clips, settings, started_at: Instant::now() })
+    }
+
+    /// What is counted about every viewer that is here now.
+    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
+        self.places.clients()
+    }
+
+    /// Sums over the viewers that have left.
+    pub fn totals(&self) -> Totals {
+        self.places.totals()
     }
 
     /// The most descriptors and threads that clients can take.
@@ -105,10 +133,11 @@ impl App {
                     false
                 }
             };
+            // One that is only being seen out is as idle as one that owes us a head, and counts as such.
+            place.begin_head();
             if !goes_on {
                 return connection.linger();
             }
-            place.begin_head();
         }
     }
 
@@ -131,17 +160,22 @@ impl App {
         if let Some(refusal) = self.refuse(route, &head.method) {
             return say(refusal);
         }
-        let kind = if route == Route::Stream { Kind::Stream } else { Kind::Short };
-        let Some(_permit) = self.places.take(kind) else {
-            return say(Answer::unavailable("all places are taken (see --max-clients)"));
+        match route {
+            Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
+            Route::Clip => return clip::answer(self, connection, head, &query).is_some_and(say),
+            _ => {}
+        }
+        let Some(_permit) = self.places.take_short() else {
+            return say(Answer::unavailable(Full::House.reason()));
         };
         match route {
-            Route::Stream => {
-                stream::serve(self, connection, &head.method);
-                false
+            // Answered above: viewers have places of their own.
+            Route::Stream | Route::Clip => false,
+            Route::ClipIndex => say(clip::index(self, &query)),
+            Route::Snapshot if query.get("size").as_deref() != Some("max") => {
+                say(either(snapshot::answer(self, &query)))
             }
-            Route::Snapshot => say(either(snapshot::answer(self, &query))),
-            Route::Still => say(either(still::answer(self, &query))),
+            Route::Snapshot | Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
@@ -173,6 +207,13 @@ impl App {
             Some(name) => answer.with("Server", name),
             None => answer,
         }
+    }
+
+    /// A viewer's place, or the answer that there is none.
+    fn place_for(&self, connection: &Connection, head: &Head, mode: &'static str) -> Result<ViewerPermit, Answer> {
+        let user_agent = head.field("User-Agent").unwrap_or_default();
+        let place = self.places.take_viewer(connection, user_agent, mode);
+        place.map_err(|full| Answer::unavailable(full.reason()))
     }
 
     /// 200 while pictures can be had, or the camera is asleep on purpose.
