@@ -115,20 +115,24 @@ fn stills(page: &mut Page, app: &App) {
 fn clients(page: &mut Page, app: &App) {
     let clients = app.clients();
     page.single("framehub_clients", "gauge", "Viewers now.", clients.len() as f64);
-    let families: [(&str, &str, &str, fn(&ClientStats) -> f64); 5] = [
-        ("framehub_client_frames", "gauge", "Frames sent to a viewer who is here.", |c| c.frames() as f64),
-        ("framehub_client_bytes", "gauge", "Bytes sent to a viewer who is here.", |c| c.bytes() as f64),
-        ("framehub_client_skipped_frames", "gauge", "Frames for which it was not ready.", |c| c.skipped() as f64),
-        ("framehub_client_stalls", "gauge", "Parts during which it took nothing for a second.", |c| c.stalls() as f64),
+    let families: [(&str, &str, &str, fn(&ClientStats) -> Option<f64>); 5] = [
+        ("framehub_client_frames", "gauge", "Frames sent to a viewer who is here.", |c| Some(c.frames() as f64)),
+        ("framehub_client_bytes", "gauge", "Bytes sent to a viewer who is here.", |c| Some(c.bytes() as f64)),
+        ("framehub_client_skipped_frames", "gauge", "Frames for which it was not ready.", |c| Some(c.skipped() as f64)),
+        ("framehub_client_stalls", "gauge", "Parts during which it took nothing for a second.", |c| {
+            Some(c.stalls() as f64)
+        }),
         ("framehub_client_age_seconds", "gauge", "Age of the last frame that it was sent.", |c| {
-            c.age().map_or(f64::NAN, |age| age.as_secs_f64())
+            c.age().map(|age| age.as_secs_f64())
         }),
     ];
     for (name, kind, help, value) in families {
         page.family(name, kind, help);
         for client in &clients {
             let id = client.id.to_string();
-            page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value(client));
+            if let Some(value) = value(client) {
+                page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value);
+            }
         }
     }
     let totals = app.totals();
@@ -174,7 +178,6 @@ impl Page {
             self.text.push(if index == 0 { '{' } else { ',' });
             let _ = write!(self.text, "{label}=\"{}\"", escape(text));
         }
-        let value = if value.is_nan() { "NaN".into() } else { value.to_string() };
         let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
