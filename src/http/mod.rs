@@ -175,10 +175,8 @@ impl App {
             // Answered above: viewers have places of their own.
             Route::Stream | Route::Clip => false,
             Route::ClipIndex => say(clip::index(self, &query)),
-            Route::Snapshot if query.get("size").as_deref() != Some("max") => {
-                say(either(snapshot::answer(self, &query)))
-            }
-            Route::Snapshot | Route::Still => say(either(still::answer(self, &query))),
+            Route::Snapshot => say(either(snapshot::answer(self, &query))),
+            Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
