@@ -7,13 +7,14 @@ use argh::FromArgs;
 use log::LevelFilter;
 
 use crate::camera::Mode;
+use crate::camera::controls::Wish;
 use crate::camera::settle::Rule;
 use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
 use crate::delivery::{self, parse_rate, parse_time};
 use crate::frame::Size;
-use crate::http::Admission;
+use crate::http::{self, Admission, ControlAccess};
 use crate::hub::Keep;
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
@@ -60,6 +61,15 @@ struct Args {
     /// the most viewers at a time; snapshots have places of their own (default 64)
     #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
     max_clients: usize,
+    /// a camera control to set whenever the camera is opened, such as brightness=10; may be given several times
+    #[argh(option, from_str_fn(parse_control), arg_name = "name=value")]
+    control: Vec<Wish>,
+    /// what clients may do with the camera's controls: none, read or write (default write)
+    #[argh(option, default = "ControlAccess::Write", from_str_fn(parse_control_access), arg_name = "access")]
+    controls: ControlAccess,
+    /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
+    #[argh(option, from_str_fn(parse_header), arg_name = "text")]
+    server_header: Option<String>,
     /// the most viewers from one address (default: not limited; everybody behind a proxy has one address)
     #[argh(option, from_str_fn(parse_clients), arg_name = "n")]
     max_clients_per_address: Option<usize>,
@@ -113,10 +123,12 @@ pub struct Config {
     pub idle: Option<Duration>,
     /// How stills are taken.
     pub still: StillSettings,
+    /// Controls to set whenever the camera is opened.
+    pub wishes: Vec<Wish>,
+    /// How clients are answered.
+    pub http: http::Settings,
     /// Most frames per second for everybody; `None` does not limit them.
     pub max_fps: Option<f64>,
-    /// How many may look, and how.
-    pub admission: Admission,
     /// What the hub keeps.
     pub keep: Keep,
     /// How much to say.
@@ -174,10 +186,15 @@ impl Config {
                 min_interval: args.still_min_interval,
             },
             max_fps: args.max_fps,
-            admission: Admission {
-                max_clients: args.max_clients,
-                max_per_address: args.max_clients_per_address,
-                mode: args.mode,
+            wishes: args.control,
+            http: http::Settings {
+                admission: Admission {
+                    max_clients: args.max_clients,
+                    max_per_address: args.max_clients_per_address,
+                    mode: args.mode,
+                },
+                controls: args.controls,
+                server_header: args.server_header,
             },
             keep: Keep {
                 memory: args.all_frames_memory,
@@ -266,6 +283,26 @@ fn parse_clients(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
 }
 
+fn parse_control(text: &str) -> Result<Wish, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok(Wish::new(name.trim(), value)),
+        _ => Err(format!("\"{text}\" sets no control; give NAME=VALUE, such as brightness=10")),
+    }
+}
+
+fn parse_control_access(text: &str) -> Result<ControlAccess, String> {
+    let all = [ControlAccess::None, ControlAccess::Read, ControlAccess::Write];
+    let access = all.into_iter().find(|access| access.name() == text);
+    access.ok_or_else(|| format!("\"{text}\" is no access; give none, read or write"))
+}
+
+fn parse_header(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text {
+        true => Ok(text.into()),
+        false => Err(format!("{text:?} cannot be a header; give plain ASCII text, such as MJPG-Streamer/0.2")),
+    }
+}
+
 fn parse_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
@@ -285,10 +322,11 @@ mod tests {
         assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
-        let Admission { max_clients, max_per_address, mode } = config.admission;
+        let Admission { max_clients, max_per_address, mode } = config.http.admission;
         assert_eq!((max_clients, max_per_address, mode), (64, None, delivery::Mode::Newest));
         let Keep { memory, replay, patience } = config.keep;
         assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
+        assert_eq!((config.http.controls, config.http.server_header), (ControlAccess::Write, None));
     }
 
     #[test]
@@ -298,6 +336,16 @@ mod tests {
             assert_eq!((config.live.size, config.idle), (Size::new(1280, 720), None));
             assert_eq!(config.listen, ["[::1]:0".parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn controls_are_named_and_may_be_several() {
+        let config =
+            parse("--control brightness=10 --control=name=a=b --controls read --server-header MJPG-Streamer/0.2")
+                .unwrap_or_else(|exit| panic!("{exit:?}"));
+        assert_eq!(config.wishes, [Wish::new("brightness", "10"), Wish::new("name", "a=b")]);
+        assert_eq!(config.http.controls, ControlAccess::Read);
+        assert_eq!(config.http.server_header.as_deref(), Some("MJPG-Streamer/0.2"));
     }
 
     #[test]
@@ -328,6 +376,11 @@ mod tests {
             ("--device video0", ["--device", "/dev/video0"]),
             ("--idle -1", ["--idle", "seconds"]),
             ("--log-level loud", ["--log-level", "debug"]),
+            ("--control brightness", ["--control", "brightness=10"]),
+            ("--control =3", ["--control", "brightness=10"]),
+            ("--controls all", ["--controls", "none, read or write"]),
+            ("--server-header=", ["--server-header", "MJPG-Streamer"]),
+            ("--server-header=a\u{1}b", ["--server-header", "MJPG-Streamer"]),
             ("--bogus", ["--bogus", "--help"]),
             ("--size", ["--size", "--help"]),
         ] {

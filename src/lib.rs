@@ -56,7 +56,8 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
     let hub = Hub::with(config.keep);
     let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
     let camera = Camera::new(source, settings, hub.clone());
-    let app = App::new(hub.clone(), camera.clone(), config.admission);
+    camera.remember(config.wishes);
+    let app = App::new(hub.clone(), camera.clone(), config.http);
     budget::provide(app.most_connections());
     say_replay(&config.keep, &config.live);
 

@@ -1,6 +1,8 @@
-//! What std lacks: raw clocks, poll, resource limits, the allocator's thresholds. One of two files with unsafe code.
+//! What std lacks: raw clocks, poll, resource limits, the allocator's thresholds, what this process uses. One of two
+//! files with unsafe code.
 #![allow(unsafe_code)]
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
@@ -102,6 +104,30 @@ fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     }
 }
 
+/// What this process uses, as far as /proc says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Process {
+    /// Threads that live.
+    pub threads: Option<u64>,
+    /// Memory that is really there.
+    pub resident_bytes: Option<u64>,
+    /// Open descriptors.
+    pub descriptors: Option<u64>,
+}
+
+/// See [`Process`].
+pub fn process() -> Process {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    Process {
+        threads: field("Threads:"),
+        resident_bytes: field("VmRSS:").map(|kib: u64| kib * 1024),
+        // One is open while they are counted.
+        descriptors: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64 - 1),
+    }
+}
+
 /// Gives freed memory back to the system, also between blocks that are still in use. For the end of something large.
 pub fn return_memory() {
     #[cfg(target_env = "gnu")]
@@ -137,6 +163,15 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         assert!(monotonic() - mono >= Duration::from_millis(20));
         assert!(realtime() > real);
+    }
+
+    #[test]
+    fn a_process_knows_what_it_uses() {
+        let before = process();
+        assert!(before.threads.unwrap() >= 1 && before.resident_bytes.unwrap() > 100_000, "{before:?}");
+        let _files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close some, too.
+        assert!(process().descriptors.unwrap() >= before.descriptors.unwrap() + 25);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::time::Duration;
-
 use support::{TestServer, stamp_of};
 
 /// As heavy as a camera's own pictures, so that what is measured with it holds for cameras.
@@ -12,7 +10,7 @@ use support::{TestServer, stamp_of};
 fn pictures_weigh_what_a_cameras_weigh() {
     for (size, kilobytes) in [("640x480", 40), ("1280x720", 100), ("1920x1080", 220)] {
         let server = TestServer::start(&["--size", size]);
-        let weight = server.get("/snapshot").body.len();
+        let weight = server.stream("/stream").next_part().jpeg.len();
         let about = kilobytes * 700..kilobytes * 1_300;
         assert!(about.contains(&weight), "{size}: {weight} bytes, about {kilobytes} kB wanted");
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use parking_lot::Mutex;
 
+use super::controls::Panel;
+use super::rhythm::Rhythm;
 use super::still::{StillSettings, Stills};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
 use crate::delivery::Pace;
@@ -33,6 +35,9 @@ const STALL: Duration = Duration::from_secs(2);
 const STALL_MAX: Duration = Duration::from_secs(16);
 /// After so many pictures of one unexpected size that size is taken as the truth.
 const STRANGE_SIZE_LIMIT: u32 = 10;
+/// A camera that claims to be live and has not sent a picture for so long hangs in its driver, where the watchdog
+/// cannot see it.
+const HUNG: Duration = Duration::from_secs(15);
 
 /// What the live stream is to be.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +60,10 @@ pub struct Camera {
     pub(super) pool: Arc<Pool>,
     /// The camera mutex.
     pub(super) slot: Mutex<Slot>,
+    /// What the controls are to be.
+    pub(super) panel: Panel,
     status: Mutex<Status>,
+    rhythm: Mutex<Rhythm>,
     pub(super) counters: Counters,
     pub(super) stills: Stills,
     is_stopping: AtomicBool,
@@ -72,7 +80,7 @@ pub(super) struct Slot {
     /// Sequence number of the newest frame made.
     sequence: u64,
     /// Keeps to `max_fps`, across restarts and replugs.
-    pace: Option<Pace>,
+    limiter: Option<Pace>,
 }
 
 /// The running live stream.
@@ -98,6 +106,21 @@ pub enum Phase {
     Live,
     /// Not to be had; the text says why and what to do.
     Lost(String),
+}
+
+impl Phase {
+    /// See [`Phase::name`].
+    pub const NAMES: [&str; 4] = ["asleep", "starting", "live", "lost"];
+
+    /// One word, for programs.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Asleep => 0,
+            Self::Starting => 1,
+            Self::Live => 2,
+            Self::Lost(_) => 3,
+        }]
+    }
 }
 
 /// What the camera is doing, and which one it is.
@@ -181,8 +204,10 @@ impl Camera {
             settings,
             hub,
             pool: Pool::new(),
-            slot: Mutex::new(Slot { pace: settings.max_fps.map(Pace::new), ..Slot::default() }),
+            slot: Mutex::new(Slot { limiter: settings.max_fps.map(Pace::new), ..Slot::default() }),
+            panel: Panel::default(),
             status: Mutex::new(status),
+            rhythm: Mutex::default(),
             counters: Counters::default(),
             stills: Stills::default(),
             is_stopping: AtomicBool::new(false),
@@ -197,6 +222,43 @@ impl Camera {
     /// Totals since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The rhythm of the newest pictures.
+    pub fn rhythm(&self) -> Rhythm {
+        self.rhythm.lock().clone()
+    }
+
+    /// Does something with the open camera, between two of its pictures. Opens it first if it is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Absent`] when it cannot be had by the deadline; those of `act`.
+    pub fn with_device<T>(
+        &self,
+        deadline: Instant,
+        act: impl FnOnce(&mut dyn Device) -> Result<T, CameraError>,
+    ) -> Result<T, CameraError> {
+        let absent = |why: String| CameraError::new(ErrorKind::Absent, why);
+        let mut slot = self.slot.try_lock_until(deadline).ok_or_else(|| absent("the camera is busy".into()))?;
+        if self.is_stopping() {
+            return Err(absent("the server is stopping".into()));
+        }
+        // The capture thread must know of an open camera, to close it again.
+        let _watch = self.hub.watch();
+        act(self.open(&mut slot).map_err(|error| absent(error.message))?)
+    }
+
+    /// Why no pictures can be had, unless the camera sleeps on purpose.
+    pub fn trouble(&self) -> Option<String> {
+        let is_hung = || {
+            let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
+            self.hub.newest().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
+        };
+        match self.status().phase {
+            Phase::Asleep => None,
+            Phase::Live => is_hung().then(|| self.reason()),
+            Phase::Starting | Phase::Lost(_) => Some(self.reason()),
+        }
     }
 
     /// Why there is no picture, in words, for an answer 503.
@@ -321,7 +383,10 @@ impl Camera {
         }
         status.identity = Some(identity);
         status.opened_at = Some(Instant::now());
-        Ok(slot.device.insert(device).as_mut())
+        drop(status);
+        let device = slot.device.insert(device).as_mut();
+        self.panel.restore(device);
+        Ok(device)
     }
 
     fn start_live(&self, slot: &mut Slot) -> Result<(), CameraError> {
@@ -329,6 +394,7 @@ impl Camera {
         slot.generation += 1;
         let want = self.settings.live;
         let mode = device.start(want, LIVE_BUFFERS)?;
+        *self.rhythm.lock() = Rhythm::default();
         let mut status = self.status.lock();
         if status.mode != Some(mode) {
             if mode.size == want.size {
@@ -365,20 +431,28 @@ impl Camera {
         }
         warn!("no whole picture for {silent:.1} s; restarting the stream");
         count(&self.counters.restarts);
+        let reason = format!("the camera stopped sending pictures {silent:.1} s ago; its stream is being restarted");
+        self.status.lock().phase = Phase::Lost(reason);
         self.start_live(slot)
     }
 
     /// Takes the picture that is ready; `None` if it was not whole.
     fn take(&self, slot: &mut Slot) -> Result<Option<Arc<Frame>>, CameraError> {
-        let Slot { device: Some(device), live: Some(live), sequence, pace, .. } = slot else { return Ok(None) };
+        let Slot { device: Some(device), live: Some(live), sequence, limiter, .. } = slot else { return Ok(None) };
         let mut frame = None;
-        device.take(&mut |raw| frame = self.accept(raw, live, pace, *sequence + 1))?;
+        device.take(&mut |raw| frame = self.accept(raw, live, limiter, *sequence + 1))?;
         *sequence += u64::from(frame.is_some());
         Ok(frame)
     }
 
     /// Checks a live picture and makes a frame of it: the one copy.
-    fn accept(&self, raw: RawFrame<'_>, live: &mut Live, pace: &mut Option<Pace>, sequence: u64) -> Option<Arc<Frame>> {
+    fn accept(
+        &self,
+        raw: RawFrame<'_>,
+        live: &mut Live,
+        limiter: &mut Option<Pace>,
+        sequence: u64,
+    ) -> Option<Arc<Frame>> {
         if !raw.is_flagged
             && let Some(last) = live.driver_sequence.replace(raw.sequence)
         {
@@ -394,7 +468,8 @@ impl Camera {
         live.has_pictures = true;
         let captured_at = stamp(raw.exposed_at, live.last_exposure);
         live.last_exposure = captured_at.mono;
-        if pace.as_mut().is_some_and(|pace| !pace.takes(captured_at.mono)) {
+        self.rhythm.lock().add(captured_at.mono);
+        if limiter.as_mut().is_some_and(|limiter| !limiter.takes(captured_at.mono)) {
             count(&self.counters.thinned);
             return None;
         }
@@ -458,13 +533,15 @@ impl Camera {
     /// Closes the camera and remembers why, saying so only when that is news.
     fn lose(&self, error: &CameraError) {
         self.close_device();
-        count(&self.counters.failures);
         let phase = Phase::Lost(error.message.clone());
         let mut status = self.status.lock();
         if status.phase != phase {
             warn!("camera lost reason=\"{error}\" retry={}s", RETRY.as_secs());
             status.phase = phase;
         }
+        drop(status);
+        // Whoever sees the count change asks for the reason.
+        count(&self.counters.failures);
     }
 
     fn close(&self, phase: Phase) {
@@ -479,6 +556,7 @@ impl Camera {
         slot.live = None;
         slot.generation += 1;
         let was_open = slot.device.take().is_some();
+        *self.rhythm.lock() = Rhythm::default();
         self.hub.camera_closed();
         let mut status = self.status.lock();
         status.mode = None;

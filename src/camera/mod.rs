@@ -5,7 +5,10 @@
 //! ([`capture`]) takes the live pictures; a still is taken on its client's own thread, behind the same mutex.
 
 pub mod capture;
+pub mod controls;
 pub mod diagnose;
+pub mod histogram;
+pub mod rhythm;
 #[cfg(test)]
 mod scripted;
 pub mod settle;
@@ -18,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::controls::Controls;
 use crate::frame::Size;
 
 /// A camera that can be opened; resolved anew each time, since nodes move when a plug is pulled.
@@ -46,6 +50,11 @@ pub trait Device: Send {
 
     /// Hands the next picture to `sink`, whatever its state; called once [`Readiness::wait`] said `true`.
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError>;
+
+    /// Its controls, where it has any. Using them does not disturb what streams.
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        None
+    }
 }
 
 /// Waits for pictures of one stream.

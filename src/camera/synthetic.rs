@@ -12,9 +12,12 @@
 //! | `dht=0` | no Huffman tables, and `AVI1` where JFIF should be |
 //! | `first_ms=N` | the first picture comes N ms after the start |
 //! | `sizes=WxH+WxH` | only these sizes; another is answered with the nearest |
+//! | `stall_file=PATH` | while that file exists no picture comes, and nothing else happens |
 //! | `switch_ms=N` | starting takes N ms |
 //! | `unplug_file=PATH` | the camera is absent while that file exists; what streams then fails for good |
 //! | `warmup=N` | the first N pictures after each start are dark, each a little less |
+
+mod controls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +26,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::test_picture::{Moment, TestPicture};
+use self::controls::SyntheticControls;
+use super::controls::Controls;
+use super::test_picture::{Moment, TestPicture, Tone};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Size, Stamp};
 use crate::os;
@@ -48,6 +53,7 @@ struct Quirks {
     omits_dht: bool,
     first: Option<Duration>,
     sizes: Vec<Size>,
+    stall_file: Option<PathBuf>,
     switch: Duration,
     unplug_file: Option<PathBuf>,
     warmup: u64,
@@ -85,6 +91,7 @@ impl Source for Synthetic {
                 driver: "synthetic".into(),
                 ..Identity::default()
             },
+            controls: SyntheticControls::default(),
             picture: None,
             stream: Arc::new(Stream::stopped(self.quirks.clone())),
         }))
@@ -111,19 +118,24 @@ impl Quirks {
                         return Err(format!("synthetic: sizes={size} is not between {SMALLEST} and {LARGEST}"));
                     }
                 }
+                "stall_file" if !value.is_empty() => quirks.stall_file = Some(value.into()),
                 "switch_ms" => quirks.switch = millis()?,
                 "unplug_file" if !value.is_empty() => quirks.unplug_file = Some(value.into()),
-                "unplug_file" => return Err("synthetic: unplug_file= needs a path".into()),
+                "stall_file" | "unplug_file" => return Err(format!("synthetic: {key}= needs a path")),
                 "warmup" => quirks.warmup = number(1000)?.into(),
                 _ => {
                     return Err(format!(
-                        "synthetic: unknown key \"{key}\"; known are bytes, dht, first_ms, sizes, switch_ms, unplug_file \
-                         and warmup"
+                        "synthetic: unknown key \"{key}\"; known are bytes, dht, first_ms, sizes, stall_file, switch_ms, \
+                         unplug_file and warmup"
                     ));
                 }
             }
         }
         Ok(quirks)
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.stall_file.as_ref().is_some_and(|file| file.exists())
     }
 
     fn check_plugged(&self) -> Result<(), CameraError> {
@@ -150,6 +162,7 @@ fn coerce(want: Size, offered: &[Size]) -> Size {
 struct Camera {
     source: Synthetic,
     identity: Identity,
+    controls: SyntheticControls,
     picture: Option<(Mode, TestPicture)>,
     stream: Arc<Stream>,
 }
@@ -205,14 +218,20 @@ impl Device for Camera {
         let due = self.stream.take(mono)?.ok_or_else(|| failed("no picture is due yet"))?;
         let Some((_, picture)) = &mut self.picture else { return Err(failed("not started")) };
         let warmup = self.source.quirks.warmup;
+        let tone = self.controls.tone();
+        let brightness = ((due.taken_before + 1) as f32 / (warmup + 1) as f32).min(1.0);
         let moment = Moment {
             number: self.source.made.fetch_add(1, Ordering::Relaxed) + 1,
             exposed_at: Stamp { mono: due.at, real: real.saturating_sub(mono - due.at) },
-            brightness: ((due.taken_before + 1) as f32 / (warmup + 1) as f32).min(1.0),
+            tone: Tone { gain: tone.gain * brightness, ..tone },
         };
         let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode its picture: {error}")))?;
         sink(RawFrame { data, sequence: due.sequence as u32, is_flagged: false, exposed_at: Some(due.at) });
         Ok(())
+    }
+
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        Some(&mut self.controls)
     }
 }
 
@@ -249,7 +268,7 @@ struct Due {
 }
 
 impl Stream {
-    /// How often the unplug file is looked for while waiting, where there may be one.
+    /// How often the files of quirks are looked for while waiting, where there may be one.
     const LOOK: Duration = Duration::from_millis(20);
 
     fn started(quirks: Arc<Quirks>, fps: f64, now: Duration) -> Self {
@@ -304,11 +323,14 @@ impl Readiness for Stream {
         loop {
             self.check(&mut state)?;
             let (now, due) = (os::monotonic(), self.at(state.next));
-            if now >= due || now >= give_up {
-                return Ok(now >= due);
+            let is_ready = now >= due && !self.quirks.is_stalled();
+            if is_ready || now >= give_up {
+                return Ok(is_ready);
             }
-            let look = if self.quirks.unplug_file.is_some() { Self::LOOK } else { Duration::MAX };
-            self.stopped.wait_for(&mut state, (due.min(give_up) - now).min(look));
+            let has_files = self.quirks.unplug_file.is_some() || self.quirks.stall_file.is_some();
+            let look = if has_files { Self::LOOK } else { Duration::MAX };
+            let until = if now >= due { give_up } else { due.min(give_up) };
+            self.stopped.wait_for(&mut state, (until - now).min(look));
         }
     }
 }
@@ -334,13 +356,13 @@ mod tests {
 
     #[test]
     fn text_is_read_and_a_wrong_one_is_explained() {
-        let text =
-            "synthetic:bytes=20000,dht=0,first_ms=300,sizes=640x480+1280x720,switch_ms=2,unplug_file=/a/b,warmup=9";
+        let text = "synthetic:bytes=20000,dht=0,first_ms=300,sizes=640x480+1280x720,stall_file=/c,switch_ms=2,unplug_file=/a/b,warmup=9";
         let wanted = Quirks {
             bytes: Some(20_000),
             omits_dht: true,
             first: Some(Duration::from_millis(300)),
             sizes: vec![Size::new(640, 480), Size::new(1280, 720)],
+            stall_file: Some("/c".into()),
             switch: Duration::from_millis(2),
             unplug_file: Some("/a/b".into()),
             warmup: 9,
@@ -355,6 +377,7 @@ mod tests {
             ("synthetic:sizes=640", "\"640\" is not a size"),
             ("synthetic:sizes=9000x9000", "sizes=9000x9000 is not between 16x16 and 3840x2160"),
             ("synthetic:unplug_file=", "unplug_file= needs a path"),
+            ("synthetic:stall_file", "stall_file= needs a path"),
             ("synthetic2", "\"synthetic2\" is not the synthetic camera"),
         ] {
             let error = Synthetic::from_text(bad).unwrap_err();
@@ -467,6 +490,23 @@ mod tests {
         assert_eq!(camera.start(SMALL, 4).unwrap_err().kind, ErrorKind::Absent);
         std::fs::remove_file(&file).unwrap();
         source.open().unwrap().start(SMALL, 4).unwrap();
+    }
+
+    #[test]
+    fn a_stalled_camera_is_there_and_sends_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("stalled");
+        let mut camera = open(&format!("synthetic:stall_file={}", file.display()));
+        camera.start(SMALL, 4).unwrap();
+        next(&mut *camera);
+        std::fs::write(&file, "").unwrap();
+        assert!(!camera.readiness().wait(Duration::from_millis(200)).unwrap());
+        let (readiness, began) = (camera.readiness(), Instant::now());
+        let waiting = std::thread::spawn(move || readiness.wait(Duration::from_secs(50)));
+        std::fs::remove_file(&file).unwrap();
+        assert!(waiting.join().unwrap().unwrap());
+        assert!(began.elapsed() < Duration::from_secs(10));
+        next(&mut *camera);
     }
 
     #[test]

@@ -24,8 +24,52 @@ pub struct Moment {
     pub number: u64,
     /// Shown too, as UTC.
     pub exposed_at: Stamp,
-    /// From 0.0, black, to 1.0, as it should be.
-    pub brightness: f32,
+    /// What the camera's controls make of it.
+    pub tone: Tone,
+}
+
+/// A change of luma and colour, as a camera's controls make it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tone {
+    /// From 0.0, black, through 1.0, as it should be.
+    pub gain: f32,
+    /// Added to luma.
+    pub brightness: i16,
+    /// What is done to the colours.
+    pub effect: Effect,
+}
+
+/// See [`Tone::effect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Takes the colours away.
+    BlackAndWhite,
+    /// Turns light and colours round.
+    Negative,
+}
+
+impl Tone {
+    /// Changes nothing.
+    pub const PLAIN: Self = Self { gain: 1.0, brightness: 0, effect: Effect::None };
+
+    /// What becomes of each value of luma, and of each of the two chroma.
+    fn tables(self) -> [[u8; 256]; 2] {
+        let luma = |value: usize| match self.effect {
+            Effect::Negative => 255.0 - value as f32,
+            _ => value as f32,
+        };
+        let colours = match self.effect {
+            Effect::None => self.gain.min(1.0),
+            Effect::BlackAndWhite => 0.0,
+            Effect::Negative => -self.gain.min(1.0),
+        };
+        [
+            std::array::from_fn(|value| (luma(value) * self.gain + f32::from(self.brightness)) as u8),
+            std::array::from_fn(|value| (128.0 + (value as f32 - 128.0) * colours) as u8),
+        ]
+    }
 }
 
 /// The test picture at one size.
@@ -111,7 +155,7 @@ impl TestPicture {
         let (hand, hand_at) = self.layout.hand(moment.exposed_at);
         let mut sprites = vec![Sprite { mask: &hand, at: hand_at, colour: RED }];
         self.add_moving(moment, &mut sprites);
-        encoder.encode_image(Rows { picture: self, moment, sprites })?;
+        encoder.encode_image(Rows::new(self, moment, sprites))?;
         jpeg[..head.len()].copy_from_slice(&head);
         Ok(())
     }
@@ -133,8 +177,17 @@ impl TestPicture {
 /// A frame's rows, composed while the encoder reads them.
 struct Rows<'a> {
     picture: &'a TestPicture,
-    moment: Moment,
     sprites: Vec<Sprite<'a>>,
+    number: u64,
+    /// See [`Tone::tables`]; `None` where they would change nothing.
+    tables: Option<[[u8; 256]; 2]>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(picture: &'a TestPicture, moment: Moment, sprites: Vec<Sprite<'a>>) -> Self {
+        let Moment { number, tone, .. } = moment;
+        Self { picture, sprites, number, tables: (tone != Tone::PLAIN).then(|| tone.tables()) }
+    }
 }
 
 impl ImageBuffer for Rows<'_> {
@@ -154,21 +207,20 @@ impl ImageBuffer for Rows<'_> {
         const HALF_GRAIN: u8 = TestPicture::GRAIN / 2;
         let TestPicture { background, grain, .. } = self.picture;
         let width = usize::from(self.width());
-        let offset = Random(self.moment.number << 16 | u64::from(y)).below((grain.len() - width) as u64) as usize;
+        let offset = Random(self.number << 16 | u64::from(y)).below((grain.len() - width) as u64) as usize;
         let grain = &grain[offset..offset + width];
-        let brightness = (self.moment.brightness.clamp(0.0, 1.0) * 256.0) as i32;
         for (plane, buffer) in buffers.iter_mut().take(3).enumerate() {
             let start = buffer.len();
-            let (row, black) = (background.row(plane, y.into()), if plane == 0 { 0 } else { 128 });
+            let row = background.row(plane, y.into());
             match plane {
                 0 => buffer.extend(row.iter().zip(grain).map(|(b, g)| b.saturating_add(*g).saturating_sub(HALF_GRAIN))),
                 _ => buffer.extend_from_slice(row),
             }
             let row = &mut buffer[start..];
             self.sprites.iter().for_each(|sprite| sprite.blend(plane, y.into(), row));
-            if brightness < 256 {
-                let dim = |value: u8| (black + (((i32::from(value) - black) * brightness) >> 8)) as u8;
-                row.iter_mut().for_each(|value| *value = dim(*value));
+            if let Some(tables) = &self.tables {
+                let table = &tables[plane.min(1)];
+                row.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
             }
         }
     }
@@ -374,7 +426,7 @@ mod tests {
             mono: Duration::from_micros(number * 33_333),
             real: Duration::from_micros(1_763_680_000_000_000 + number * 33_333),
         };
-        Moment { number, exposed_at: stamp, brightness: 1.0 }
+        Moment { number, exposed_at: stamp, tone: Tone::PLAIN }
     }
 
     /// Markers with their segments' bodies, as far as SOS.
@@ -445,23 +497,34 @@ mod tests {
     }
 
     #[test]
-    fn something_moves_and_darkness_is_dark() {
+    fn something_moves_and_tones_are_seen() {
         let picture = TestPicture::new(Size::new(640, 480), 30.0);
-        let luma = |moment: Moment| {
+        let planes = |moment: Moment| {
             let mut sprites = Vec::new();
             picture.add_moving(moment, &mut sprites);
-            let rows = Rows { picture: &picture, moment, sprites };
+            let rows = Rows::new(&picture, moment, sprites);
             let mut buffers = Default::default();
             (0..480).for_each(|y| rows.fill_buffers(y, &mut buffers));
-            buffers[0].iter().map(|value| i32::from(*value)).collect::<Vec<_>>()
+            buffers.map(|plane| plane.iter().map(|value| i32::from(*value)).collect::<Vec<_>>())
         };
+        let luma = |moment| planes(moment)[0].clone();
+        let toned = |tone: Tone| planes(Moment { tone, ..moment(1) });
         let mean = |values: &[i32]| values.iter().sum::<i32>() / values.len() as i32;
         let bright = luma(moment(1));
         // Grain alone changes no pixel by more than its own depth.
         let changed = bright.iter().zip(&luma(moment(2))).filter(|(a, b)| (*a - *b).abs() > 40).count();
         assert!(changed > 1000, "{changed} pixels changed");
-        let dim = luma(Moment { brightness: 0.25, ..moment(1) });
-        assert!((mean(&bright) / 4).abs_diff(mean(&dim)) < 3);
-        assert_eq!(mean(&luma(Moment { brightness: 0.0, ..moment(1) })), 0);
+        let dim = &toned(Tone { gain: 0.25, ..Tone::PLAIN })[0];
+        assert!((mean(&bright) / 4).abs_diff(mean(dim)) < 3);
+        assert_eq!(mean(&toned(Tone { gain: 0.0, ..Tone::PLAIN })[0]), 0);
+        let lighter = &toned(Tone { brightness: 30, ..Tone::PLAIN })[0];
+        assert!(mean(lighter).abs_diff(mean(&bright) + 30) < 5, "{} after {}", mean(lighter), mean(&bright));
+        let [_, blue, red, _] = toned(Tone { effect: Effect::BlackAndWhite, ..Tone::PLAIN });
+        assert!(blue.iter().chain(&red).all(|chroma| *chroma == 128));
+        let negative = toned(Tone { effect: Effect::Negative, ..Tone::PLAIN });
+        let plain = planes(moment(1));
+        let is_opposite =
+            |plane: usize, sum: i32| plain[plane].iter().zip(&negative[plane]).all(|(a, b)| (a + b).abs_diff(sum) <= 1);
+        assert!(is_opposite(0, 255) && is_opposite(1, 256) && is_opposite(2, 256));
     }
 }

@@ -1,4 +1,4 @@
-//! A webcam through V4L2. This file and `controls.rs` are the only ones that name the crate `v4l`.
+//! A webcam through V4L2. This file and `controls/v4l2.rs` are the only ones that name the crate `v4l`.
 //!
 //! `v4l` 0.14 is used by rules that were measured (ARCHITECTURE.md): poll before `next()`, drop the stream before
 //! the format changes, give up stream and device after any error, and catch the panics of its drops.
@@ -22,6 +22,7 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Format, FourCC, Fraction};
 
+use super::controls::{Controls, v4l2::V4l2Controls};
 use super::diagnose::explain;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
@@ -144,6 +145,7 @@ struct V4l2Device {
     pixel_format: FourCC,
     // Dropped before the device: its buffers belong to the descriptor.
     stream: Option<Stream<'static>>,
+    controls: V4l2Controls,
     device: v4l::Device,
 }
 
@@ -167,7 +169,8 @@ impl V4l2Device {
             let message = format!("{shown} ({}) has no Motion-JPEG: {has}; framehub never re-encodes", identity.card);
             return Err(CameraError::new(ErrorKind::Refused, message));
         };
-        Ok(Self { identity, pixel_format, stream: None, device })
+        let controls = V4l2Controls::new(device.handle());
+        Ok(Self { identity, pixel_format, stream: None, controls, device })
     }
 
     fn set_format(&self, size: Size) -> Result<Size, CameraError> {
@@ -288,6 +291,10 @@ impl Device for V4l2Device {
             exposed_at: (clock == Flags::TIMESTAMP_MONOTONIC && !exposed_at.is_zero()).then_some(exposed_at),
         });
         Ok(())
+    }
+
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        Some(&mut self.controls)
     }
 }
 

@@ -8,7 +8,7 @@ use tiny_http::{HTTPVersion, Header, Response, StatusCode};
 use super::connection::{Connection, Gone};
 use crate::frame::Frame;
 
-/// Named in every answer.
+/// Named in every answer that names no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
 
 /// See the module's documentation.
@@ -32,9 +32,14 @@ impl Answer {
         Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
-    /// JSON.
-    pub fn json(text: String) -> Self {
-        Self::new(200, "application/json", Body::Bytes(text.into_bytes())).uncached()
+    /// Figures and lists for programs.
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self::new(200, "application/json", Body::Bytes(format!("{value}\n").into_bytes())).uncached()
+    }
+
+    /// Prometheus' text format.
+    pub fn metrics(text: String) -> Self {
+        Self::new(200, "text/plain; version=0.0.4; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
     /// A file that is part of the program.
@@ -96,7 +101,9 @@ impl Answer {
     fn head(&self, version: &HTTPVersion, length: usize, keep: bool) -> Vec<u8> {
         let field = |name: &str, value: &str| Header::from_bytes(name.as_bytes(), value.as_bytes()).ok();
         let mut headers: Vec<Header> = self.fields.iter().filter_map(|(name, value)| field(name, value)).collect();
-        headers.extend(field("Server", SERVER));
+        if !self.fields.iter().any(|(name, _)| *name == "Server") {
+            headers.extend(field("Server", SERVER));
+        }
         let response = Response::new(StatusCode(self.status), headers, std::io::empty(), Some(length), None)
             .with_chunked_threshold(usize::MAX);
         let mut head = Vec::with_capacity(512);
@@ -130,5 +137,8 @@ mod tests {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
         }
         assert!(!head.contains("chunked"), "{head}");
+        let renamed = Answer::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
+        let renamed = String::from_utf8(renamed).unwrap();
+        assert!(renamed.contains("\r\nServer: MJPG-Streamer/0.2\r\n") && !renamed.contains("framehub"), "{renamed}");
     }
 }

@@ -3,11 +3,11 @@
 //! What is being sent stays in memory although the ring has moved on, so clips have a budget of their own, as large
 //! as the ring's.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tiny_http::Method;
 
 use super::App;
@@ -86,24 +86,17 @@ impl Clip {
     }
 
     fn index(&self) -> Answer {
-        let mut text = format!("{{\"fps\":{:.3},\"bytes\":{},\"frames\":[", self.fps(), self.bytes());
-        for (at, frame) in self.frames.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            let (real, size) = (frame.captured_at().real, frame.size());
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "{comma}\n{{\"seq\":{},\"time\":{}.{:06},\"width\":{},\"height\":{},\"bytes\":{}}}",
-                frame.sequence(),
-                real.as_secs(),
-                real.subsec_micros(),
-                size.width,
-                size.height,
-                frame.jpeg().len()
-            );
-        }
-        text.push_str("]}");
-        Answer::json(text)
+        let frame = |frame: &Arc<Frame>| {
+            json!({
+                "seq": frame.sequence(),
+                "time": frame.captured_at().real.as_secs_f64(),
+                "width": frame.size().width,
+                "height": frame.size().height,
+                "bytes": frame.jpeg().len(),
+            })
+        };
+        let frames: Vec<_> = self.frames.iter().map(frame).collect();
+        Answer::json(&json!({"fps": self.fps(), "bytes": self.bytes(), "frames": frames}))
     }
 
     fn send(self, connection: &Connection, head: &Head, stats: &ClientStats) -> Result<(), Gone> {

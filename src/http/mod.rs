@@ -7,11 +7,15 @@ mod answer;
 mod client;
 mod clip;
 mod connection;
+mod controls;
 mod head;
 mod listener;
+mod metrics;
+mod mjpg_streamer;
 mod places;
 mod route;
 mod snapshot;
+mod state;
 mod still;
 mod stream;
 
@@ -26,6 +30,7 @@ use self::answer::Answer;
 pub use self::client::{ClientStats, End, Totals};
 use self::clip::ClipMemory;
 use self::connection::Connection;
+pub use self::controls::ControlAccess;
 use self::head::{Head, HeadError, Requests};
 pub use self::listener::{Listeners, clickable};
 use self::places::{Full, Place, Places, ViewerPermit};
@@ -47,8 +52,19 @@ pub struct App {
     pub camera: Arc<Camera>,
     places: Arc<Places>,
     clips: ClipMemory,
-    /// How frames are chosen for viewers who do not say.
-    mode: Mode,
+    settings: Settings,
+    started_at: Instant,
+}
+
+/// How clients are to be answered.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many may look, and how they do if they do not say.
+    pub admission: Admission,
+    /// What clients may do with the camera's controls.
+    pub controls: ControlAccess,
+    /// The `Server` header; `None` for framehub's own.
+    pub server_header: Option<String>,
 }
 
 /// How many may look, and how they do if they do not say.
@@ -64,10 +80,10 @@ pub struct Admission {
 
 impl App {
     /// An HTTP side for this hub and camera.
-    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, admission: Admission) -> Arc<Self> {
-        let places = Places::new(admission.max_clients, admission.max_per_address);
+    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, settings: Settings) -> Arc<Self> {
+        let places = Places::new(settings.admission.max_clients, settings.admission.max_per_address);
         let clips = ClipMemory::new(hub.ring_holds().2);
-        Arc::new(Self { hub, camera, places, clips, mode: admission.mode })
+        Arc::new(Self { hub, camera, places, clips, settings, started_at: Instant::now() })
     }
 
     /// What is counted about every viewer that is here now.
@@ -108,12 +124,12 @@ impl App {
             let head = requests.next(&connection);
             place.end_head();
             let goes_on = match head.and_then(|head| Ok((requests.body(&head, &connection)?, head))) {
-                Ok((_body, head)) => self.respond(&connection, &head),
+                Ok((body, head)) => self.respond(&connection, &head, &body),
                 Err(HeadError::Nothing) => return,
                 Err(HeadError::Refused(status, why)) => {
                     debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
                     // Whether it arrives changes nothing: the connection ends.
-                    let _ = Answer::text(status, why).send(&connection, &HTTPVersion(1, 1), false, false);
+                    let _ = self.sign(Answer::text(status, why)).send(&connection, &HTTPVersion(1, 1), false, false);
                     false
                 }
             };
@@ -126,10 +142,10 @@ impl App {
     }
 
     /// Answers one request; `true` if the connection can take another.
-    fn respond(&self, connection: &Connection, head: &Head) -> bool {
+    fn respond(&self, connection: &Connection, head: &Head, body: &[u8]) -> bool {
         let is_head = head.method == Method::Head;
         let keep = head.keeps_alive();
-        let say = |answer: Answer| answer.send(connection, &head.version, is_head, keep).is_ok() && keep;
+        let say = |answer: Answer| self.sign(answer).send(connection, &head.version, is_head, keep).is_ok() && keep;
         let Some((route, query)) = Route::decode(&head.target) else {
             return say(Answer::text(404, "there is nothing here; / shows what there is"));
         };
@@ -140,6 +156,9 @@ impl App {
                 return say(Answer::text(405, "this method is not for this URL").with("Allow", route.methods()));
             }
             _ => {}
+        }
+        if let Some(refusal) = self.refuse(route, &head.method) {
+            return say(refusal);
         }
         match route {
             Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
@@ -159,8 +178,34 @@ impl App {
             Route::Snapshot | Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
             Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
+            Route::Controls => say(controls::answer(self, &head.method, &query, body)),
+            Route::InputJson => say(mjpg_streamer::input(self)),
+            Route::ProgramJson => say(mjpg_streamer::program(self)),
+            Route::Command => say(mjpg_streamer::command(self, &query)),
+            Route::State => say(state::answer(self)),
+            Route::Metrics => say(metrics::answer(self)),
             Route::Health => say(self.health()),
             Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
+        }
+    }
+
+    /// Why this client may not have what it asks for, if so: the one place for all such questions.
+    fn refuse(&self, route: Route, method: &Method) -> Option<Answer> {
+        let changes = route.changes_something(method);
+        let access = self.settings.controls;
+        match route {
+            Route::Controls => access.refuses(changes).map(|why| Answer::text(403, why)),
+            // What mjpg-streamer says when it is not to take commands.
+            Route::Command | Route::InputJson => access.refuses(changes).map(|why| Answer::text(501, why)),
+            _ => None,
+        }
+    }
+
+    /// Puts our name, or the one that was asked for, on an answer.
+    fn sign(&self, answer: Answer) -> Answer {
+        match &self.settings.server_header {
+            Some(name) => answer.with("Server", name),
+            None => answer,
         }
     }
 
@@ -173,10 +218,12 @@ impl App {
 
     /// 200 while pictures can be had, or the camera is asleep on purpose.
     fn health(&self) -> Answer {
-        match self.camera.status().phase {
-            Phase::Live => Answer::text(200, "ok"),
-            Phase::Asleep => Answer::text(200, "ok: the camera is asleep until somebody looks"),
-            Phase::Starting | Phase::Lost(_) => Answer::unavailable(self.camera.reason()),
+        match self.camera.trouble() {
+            Some(why) => Answer::unavailable(why),
+            None if self.camera.status().phase == Phase::Asleep => {
+                Answer::text(200, "ok: the camera is asleep until somebody looks")
+            }
+            None => Answer::text(200, "ok"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Which URL is what. Every address that framehub answers is in [`Route::decode`], and in one table test.
 
+use tiny_http::Method;
+
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -17,6 +19,18 @@ pub enum Route {
     Still,
     /// `/warm`: keeps the camera ready for a still to come.
     Warm,
+    /// `/controls`: the camera's controls.
+    Controls,
+    /// `/input.json`, `/input_0.json` (mjpg-streamer): the same, in its shape.
+    InputJson,
+    /// `/program.json` (mjpg-streamer): what there is to see.
+    ProgramJson,
+    /// `/?action=command` (mjpg-streamer): sets a control.
+    Command,
+    /// `/state`: what goes on, as JSON.
+    State,
+    /// `/metrics`: the same for Prometheus.
+    Metrics,
     /// `/healthz`: whether pictures can be had.
     Health,
     /// `/favicon.ico`: browsers ask, whatever the page says.
@@ -33,6 +47,7 @@ impl Route {
                 None | Some("") => Self::Page,
                 Some("stream") => Self::Stream,
                 Some("snapshot") => Self::Snapshot,
+                Some("command") => Self::Command,
                 Some(_) => return None,
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
@@ -41,19 +56,36 @@ impl Route {
             "clip" => Self::Clip,
             "still" | "full_res" => Self::Still,
             "warm" => Self::Warm,
+            "controls" => Self::Controls,
+            "input.json" | "input_0.json" => Self::InputJson,
+            "program.json" => Self::ProgramJson,
+            "state" => Self::State,
+            "metrics" => Self::Metrics,
             "healthz" => Self::Health,
             "favicon.ico" => Self::Favicon,
             _ => return None,
         };
-        Some((route, query))
+        let is_still = route == Self::Snapshot && query.get("size").as_deref() == Some("max");
+        Some((if is_still { Self::Still } else { route }, query))
     }
 
     /// The methods that this route takes, for `Allow`.
     pub fn methods(self) -> &'static str {
         match self {
             // mjpg-streamer's clients on iOS open the stream with POST.
-            Self::Stream | Self::Warm => "GET, HEAD, POST, OPTIONS",
+            Self::Stream | Self::Warm | Self::Controls => "GET, HEAD, POST, OPTIONS",
+            // Not HEAD, which must not change anything.
+            Self::Command => "GET, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    /// Whether such a request does something to the camera. All that do are checked in one place.
+    pub fn changes_something(self, method: &Method) -> bool {
+        match self {
+            Self::Still | Self::Warm | Self::Command => true,
+            Self::Controls => *method == Method::Post,
+            _ => false,
         }
     }
 }
@@ -75,13 +107,23 @@ fn split(target: &str) -> Option<(&str, &str)> {
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a>(&'a str);
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    /// From what stands behind the `?`, or from a form's body.
+    pub fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    /// All parameters with their values, decoded.
+    pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + use<'a> {
+        self.0.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+    }
+
     /// The first parameter of this name, decoded; empty where it has no value.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.0.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key) == name).then(|| decode(value))
-        })
+        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 }
 
@@ -134,11 +176,25 @@ mod tests {
             ("/clip?last=20s", Some(Clip)),
             ("/clip?last=20s&format=json", Some(ClipIndex)),
             ("/still", Some(Still)),
+            ("/snapshot?size=max", Some(Still)),
+            ("/?action=snapshot&size=max", Some(Still)),
+            ("/snapshot?size=min", Some(Snapshot)),
+            ("/stream?size=max", Some(Stream)),
             ("/full_res?token=x", Some(Still)),
             ("/warm?for=10s", Some(Warm)),
+            ("/controls", Some(Controls)),
+            ("/controls?brightness=1", Some(Controls)),
+            ("/input.json", Some(InputJson)),
+            ("/input_0.json", Some(InputJson)),
+            ("/program.json", Some(ProgramJson)),
+            ("/?action=command&id=-1", Some(Command)),
+            ("/state", Some(State)),
+            ("/metrics", Some(Metrics)),
             ("/healthz", Some(Health)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),
+            ("/input_1.json", None),
+            ("/controls/brightness", None),
             ("/stop", None),
             ("/nope", None),
             ("/Stream", None),
@@ -169,6 +225,25 @@ mod tests {
             ("f", None),
         ] {
             assert_eq!(query.get(name).as_deref(), value, "{name}");
+        }
+        let pairs: Vec<_> = Query::new("&a=1&&b=%20").pairs().collect();
+        assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), " ".into())]);
+    }
+
+    #[test]
+    fn what_changes_something() {
+        for (target, method, changes) in [
+            ("/controls", Method::Post, true),
+            ("/controls?brightness=1", Method::Get, false),
+            ("/?action=command&id=1", Method::Get, true),
+            ("/still", Method::Get, true),
+            ("/snapshot?size=max", Method::Get, true),
+            ("/warm", Method::Get, true),
+            ("/input.json", Method::Get, false),
+            ("/stream", Method::Post, false),
+        ] {
+            let (route, _) = Route::decode(target).unwrap();
+            assert_eq!(route.changes_something(&method), changes, "{method} {target}");
         }
     }
 }

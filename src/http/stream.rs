@@ -41,7 +41,7 @@ pub fn answer(app: &App, connection: &Connection, head: &Head, query: &Query<'_>
 }
 
 fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> Result<(), Answer> {
-    let wish = Wish::from_query(query, app.mode).map_err(|why| Answer::text(400, why))?;
+    let wish = Wish::from_query(query, app.settings.admission.mode).map_err(|why| Answer::text(400, why))?;
     if head.method == Method::Head {
         // Whether it arrives changes nothing.
         let _ = connection.send(HEAD);

@@ -1,0 +1,115 @@
+//! The synthetic camera's controls: few, each with an effect that can be seen, one of every kind that a page must
+//! be able to show.
+
+use std::time::{Duration, Instant};
+
+use super::super::controls::{Control, Controls, INACTIVE, Kind, WRITE_ONLY};
+use super::super::test_picture::{Effect, Tone};
+use super::super::{CameraError, ErrorKind};
+
+// V4L2_CID_*
+const BRIGHTNESS: u32 = 0x0098_0900;
+const GAIN_AUTOMATIC: u32 = 0x0098_0912;
+const GAIN: u32 = 0x0098_0913;
+const COLOR_EFFECTS: u32 = 0x0098_091F;
+const FLASH: u32 = 0x009C_0903;
+
+/// How long a flash turns the picture white.
+const FLASH_TIME: Duration = Duration::from_millis(200);
+/// The gain at which the picture is as it should be; automatic gain always finds it.
+const PLAIN_GAIN: i64 = 50;
+
+/// The values, as they are from the moment the camera is opened: as a plugged-in camera does, it begins anew.
+pub struct SyntheticControls {
+    controls: Vec<Control>,
+    flash_until: Option<Instant>,
+}
+
+impl Default for SyntheticControls {
+    fn default() -> Self {
+        let control = |id, label: &str, kind, [min, max, default]: [i64; 3], menu: &[(i64, &str)]| Control {
+            id,
+            label: label.into(),
+            kind,
+            min,
+            max,
+            step: 1,
+            default,
+            menu: menu.iter().map(|(value, name)| (*value, (*name).into())).collect(),
+            flags: if kind == Kind::Button { WRITE_ONLY } else { 0 },
+            value: (kind != Kind::Button).then_some(default),
+        };
+        let mut controls = Self {
+            controls: vec![
+                control(BRIGHTNESS, "Brightness", Kind::Integer, [-64, 64, 0], &[]),
+                control(GAIN_AUTOMATIC, "Gain, Automatic", Kind::Boolean, [0, 1, 1], &[]),
+                control(GAIN, "Gain", Kind::Integer, [0, 100, PLAIN_GAIN], &[]),
+                // V4L2's numbers, which leave out an effect that this camera lacks.
+                control(
+                    COLOR_EFFECTS,
+                    "Color Effects",
+                    Kind::Menu,
+                    [0, 3, 0],
+                    &[(0, "None"), (1, "Black & White"), (3, "Negative")],
+                ),
+                control(FLASH, "Strobe", Kind::Button, [0, 0, 0], &[]),
+            ],
+            flash_until: None,
+        };
+        controls.update_flags();
+        controls
+    }
+}
+
+impl SyntheticControls {
+    /// What they make of a picture exposed now.
+    pub fn tone(&self) -> Tone {
+        if self.flash_until.is_some_and(|until| Instant::now() < until) {
+            return Tone { gain: 0.0, brightness: 255, effect: Effect::BlackAndWhite };
+        }
+        let gain = if self.get(GAIN_AUTOMATIC) == 1 { PLAIN_GAIN } else { self.get(GAIN) };
+        Tone {
+            gain: gain as f32 / PLAIN_GAIN as f32,
+            brightness: self.get(BRIGHTNESS) as i16,
+            effect: match self.get(COLOR_EFFECTS) {
+                1 => Effect::BlackAndWhite,
+                3 => Effect::Negative,
+                _ => Effect::None,
+            },
+        }
+    }
+
+    fn get(&self, id: u32) -> i64 {
+        self.controls.iter().find(|control| control.id == id).and_then(|control| control.value).unwrap_or_default()
+    }
+
+    /// Gain can be set while automatic gain is off.
+    fn update_flags(&mut self) {
+        let is_automatic = self.get(GAIN_AUTOMATIC) == 1;
+        for control in self.controls.iter_mut().filter(|control| control.id == GAIN) {
+            control.flags = if is_automatic { INACTIVE } else { 0 };
+        }
+    }
+}
+
+impl Controls for SyntheticControls {
+    fn next(&mut self, after: u32) -> Result<Option<Control>, CameraError> {
+        Ok(self.controls.iter().find(|control| control.id > after).cloned())
+    }
+
+    fn set(&mut self, wanted: &Control, value: i64) -> Result<(), CameraError> {
+        let Some(control) = self.controls.iter_mut().find(|control| control.id == wanted.id) else {
+            return Err(CameraError::new(ErrorKind::Refused, "the synthetic camera has no such control"));
+        };
+        if control.flags & INACTIVE != 0 {
+            let message = "the camera refused it: the control is inactive while gain_automatic is on";
+            return Err(CameraError::new(ErrorKind::Refused, message));
+        }
+        match control.kind {
+            Kind::Button => self.flash_until = Some(Instant::now() + FLASH_TIME),
+            _ => control.value = Some(value),
+        }
+        self.update_flags();
+        Ok(())
+    }
+}
