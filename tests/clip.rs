@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use recorder::{NARROW, Parts, assert_no_gap};
-use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of, wait_until};
+use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
 
 /// The clip's length; three seconds in the short run, since a tenth is hardly a video.
 fn seconds() -> u64 {

@@ -75,7 +75,7 @@ class Seen:
 
     def lost(self):
         """Frames of the camera that never came: gaps in its numbers."""
-        return sum(later.frame - earlier.frame - 1 for earlier, later in zip(self.parts, self.parts[1:]))
+        return sum(max(0, later.frame - earlier.frame - 1) for earlier, later in zip(self.parts, self.parts[1:]))
 
     def expect_sound(self, may_repeat=False):
         """No fault on the wire, no frame out of order, and none twice except while a still is taken."""
