@@ -7,7 +7,8 @@
 //!
 //! | room | idea |
 //! |---|---|
-//! | [`config`] | the command line, as typed and as checked |
+//! | [`config`] | the command line and the file, as typed and as checked |
+//! | [`compat`] | the command lines of other programs, in our words |
 //! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
 //! | [`hub`] | the newest frame, the wake-up, who is watching |
@@ -18,6 +19,7 @@
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
 
 pub mod camera;
+pub mod compat;
 pub mod config;
 pub mod doctor;
 pub mod frame;

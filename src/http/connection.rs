@@ -47,6 +47,8 @@ impl Gone {
 /// A connected client.
 pub struct Connection {
     socket: Arc<Socket>,
+    /// `None` for a Unix socket.
+    address: Option<IpAddr>,
     peer: String,
 }
 
@@ -54,21 +56,29 @@ impl Connection {
     /// Takes over an accepted socket and sets its options. Options that a Unix socket lacks are left out.
     pub fn new(socket: Arc<Socket>, address: &SockAddr) -> io::Result<Self> {
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let peer = match address.as_socket() {
+        let address = match address.as_socket() {
             Some(address) => {
                 socket.set_tcp_nodelay(true)?;
                 socket.set_tcp_notsent_lowat(NOT_SENT)?;
                 socket.set_tcp_user_timeout(Some(SILENCE))?;
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
-                let ip = match address.ip() {
-                    IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
-                    v4 => v4,
-                };
-                ip.to_string()
+                Some(address.ip().to_canonical())
             }
-            None => "unix".into(),
+            None => None,
         };
-        Ok(Self { socket, peer })
+        let mut connection = Self { socket, address, peer: String::new() };
+        connection.speaks_for(address);
+        Ok(connection)
+    }
+
+    /// The address at the other end; none if that is a Unix socket's.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// Who asks now: a proxy sends requests of many clients.
+    pub fn speaks_for(&mut self, client: Option<IpAddr>) {
+        self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
 
     /// The client's address, without its port.

@@ -17,6 +17,7 @@ pub fn answer(app: &App) -> Answer {
     capture(&mut page, app);
     // Stills (a count, histograms of switch and settling times) belong here.
     clients(&mut page, app);
+    access(&mut page, app);
     Answer::metrics(page.text)
 }
 
@@ -98,6 +99,11 @@ fn capture(page: &mut Page, app: &App) {
 
 fn clients(page: &mut Page, app: &App) {
     page.single("framehub_clients", "gauge", "Streams being sent now.", app.places.streams() as f64);
+}
+
+fn access(page: &mut Page, app: &App) {
+    let help = "Requests with a credential that is none of ours.";
+    page.single("framehub_wrong_credentials_total", "counter", help, app.gate.wrong() as f64);
 }
 
 fn get(counter: &AtomicU64) -> f64 {

@@ -4,20 +4,26 @@
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 mod answer;
+mod auth;
 mod connection;
 mod controls;
+mod forwarded;
+mod gate;
 mod head;
 mod listener;
 mod metrics;
 mod mjpg_streamer;
 mod places;
 mod route;
+mod site;
 mod snapshot;
 mod state;
 mod still;
 mod stream;
+mod unix;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
@@ -25,12 +31,17 @@ use socket2::{SockAddr, Socket};
 use tiny_http::{HTTPVersion, Method};
 
 use self::answer::Answer;
+pub use self::auth::{Credentials, Right};
 use self::connection::Connection;
 pub use self::controls::ControlAccess;
+pub use self::forwarded::Proxy;
+pub use self::gate::Access;
+use self::gate::{Gate, Refusal};
 use self::head::{Head, HeadError, Requests};
-pub use self::listener::{Listeners, clickable};
+pub use self::listener::{Listen, Listeners, clickable};
 use self::places::{Kind, Place, Places};
-use self::route::Route;
+use self::route::{Effect, Route};
+pub use self::site::{Sites, parse_origin};
 use crate::camera::capture::{Camera, Phase};
 use crate::hub::Hub;
 
@@ -46,12 +57,13 @@ pub struct App {
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
     places: Arc<Places>,
-    settings: Settings,
+    controls: ControlAccess,
+    server_header: Option<String>,
+    gate: Gate,
     started_at: Instant,
 }
 
 /// How clients are to be answered.
-#[derive(Debug, Clone)]
 pub struct Settings {
     /// Most streams at a time.
     pub max_clients: usize,
@@ -59,13 +71,24 @@ pub struct Settings {
     pub controls: ControlAccess,
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<String>,
+    /// Who may come in.
+    pub access: Access,
 }
 
 impl App {
     /// An HTTP side for this hub and camera.
     pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, settings: Settings) -> Arc<Self> {
         let places = Places::new(settings.max_clients);
-        Arc::new(Self { hub, camera, places, settings, started_at: Instant::now() })
+        let Settings { controls, server_header, access, .. } = settings;
+        Arc::new(Self {
+            hub,
+            camera,
+            places,
+            controls,
+            server_header,
+            gate: Gate::new(access),
+            started_at: Instant::now(),
+        })
     }
 
     /// The most descriptors and threads that clients can take.
@@ -86,7 +109,7 @@ impl App {
 
     /// A connection's thread.
     fn converse(&self, socket: Arc<Socket>, address: &SockAddr, mut place: Place) {
-        let connection = match Connection::new(socket, address) {
+        let mut connection = match Connection::new(socket, address) {
             Ok(connection) => connection,
             // It was gone before its options could be set.
             Err(error) => return debug!("connection lost error=\"{error}\""),
@@ -96,12 +119,16 @@ impl App {
             let head = requests.next(&connection);
             place.end_head();
             let goes_on = match head.and_then(|head| Ok((requests.body(&head, &connection)?, head))) {
-                Ok((body, head)) => self.respond(&connection, &head, &body),
+                Ok((body, head)) => {
+                    connection.speaks_for(self.gate.client(connection.address(), &head));
+                    self.respond(&connection, &head, &body, &mut place)
+                }
                 Err(HeadError::Nothing) => return,
                 Err(HeadError::Refused(status, why)) => {
                     debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
                     // Whether it arrives changes nothing: the connection ends.
-                    let _ = self.sign(Answer::text(status, why)).send(&connection, &HTTPVersion(1, 1), false, false);
+                    let answer = self.sign(Answer::text(status, why), None);
+                    let _ = answer.send(&connection, &HTTPVersion(1, 1), false, false);
                     false
                 }
             };
@@ -113,10 +140,12 @@ impl App {
     }
 
     /// Answers one request; `true` if the connection can take another.
-    fn respond(&self, connection: &Connection, head: &Head, body: &[u8]) -> bool {
+    fn respond(&self, connection: &Connection, head: &Head, body: &[u8], place: &mut Place) -> bool {
         let is_head = head.method == Method::Head;
         let keep = head.keeps_alive();
-        let say = |answer: Answer| self.sign(answer).send(connection, &head.version, is_head, keep).is_ok() && keep;
+        let say = |answer: Answer| {
+            self.sign(answer, head.field("Origin")).send(connection, &head.version, is_head, keep).is_ok() && keep
+        };
         let Some((route, query)) = Route::decode(&head.target) else {
             return say(Answer::text(404, "there is nothing here; / shows what there is"));
         };
@@ -128,7 +157,24 @@ impl App {
             }
             _ => {}
         }
-        if let Some(refusal) = self.refuse(route, &head.method) {
+        let effect = route.effect(&head.method);
+        let refusal = self.gate.admit(effect, head, &query).err();
+        let is_stranger = refusal.is_some();
+        match refusal {
+            Some(Refusal::Wrong(answer)) => {
+                self.gate.count_wrong(connection.peer());
+                // Who waits here is as idle as one who owes us a head, and as easily pushed out.
+                place.begin_head();
+                thread::sleep(gate::PENALTY);
+                place.end_head();
+                return say(answer);
+            }
+            // What machines ask to find out whether we are well, and browsers in any case.
+            Some(Refusal::Missing(_)) if matches!(route, Route::Health | Route::Favicon) => {}
+            Some(Refusal::Missing(answer) | Refusal::Other(answer)) => return say(answer),
+            None => {}
+        }
+        if let Some(refusal) = self.refuse(route, effect) {
             return say(refusal);
         }
         let kind = if route == Route::Stream { Kind::Stream } else { Kind::Short };
@@ -137,7 +183,7 @@ impl App {
         };
         match route {
             Route::Stream => {
-                stream::serve(self, connection, &head.method);
+                stream::serve(self, connection, head);
                 false
             }
             Route::Snapshot => say(either(snapshot::answer(self, &query))),
@@ -150,34 +196,35 @@ impl App {
             Route::Command => say(mjpg_streamer::command(self, &query)),
             Route::State => say(state::answer(self)),
             Route::Metrics => say(metrics::answer(self)),
-            Route::Health => say(self.health()),
+            Route::Health => say(self.health(is_stranger)),
             Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
         }
     }
 
-    /// Why this client may not have what it asks for, if so: the one place for all such questions.
-    fn refuse(&self, route: Route, method: &Method) -> Option<Answer> {
-        let changes = route.changes_something(method);
-        let access = self.settings.controls;
+    /// What nobody may have here.
+    fn refuse(&self, route: Route, effect: Effect) -> Option<Answer> {
+        let changes = effect == Effect::Changes;
         match route {
-            Route::Controls => access.refuses(changes).map(|why| Answer::text(403, why)),
+            Route::Controls => self.controls.refuses(changes).map(|why| Answer::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.
-            Route::Command | Route::InputJson => access.refuses(changes).map(|why| Answer::text(501, why)),
+            Route::Command | Route::InputJson => self.controls.refuses(changes).map(|why| Answer::text(501, why)),
             _ => None,
         }
     }
 
-    /// Puts our name, or the one that was asked for, on an answer.
-    fn sign(&self, answer: Answer) -> Answer {
-        match &self.settings.server_header {
+    /// Puts on an answer who we are, or who we were told to be, and which pages may read it.
+    fn sign(&self, answer: Answer, origin: Option<&str>) -> Answer {
+        let answer = match &self.server_header {
             Some(name) => answer.with("Server", name),
             None => answer,
-        }
+        };
+        self.gate.cors(origin).into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
     }
 
-    /// 200 while pictures can be had, or the camera is asleep on purpose.
-    fn health(&self) -> Answer {
+    /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.
+    fn health(&self, is_stranger: bool) -> Answer {
         match self.camera.trouble() {
+            Some(_) if is_stranger => Answer::unavailable("no pictures now; who may look is told why"),
             Some(why) => Answer::unavailable(why),
             None if self.camera.status().phase == Phase::Asleep => {
                 Answer::text(200, "ok: the camera is asleep until somebody looks")

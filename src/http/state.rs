@@ -51,11 +51,12 @@ pub fn answer(app: &App) -> Answer {
                 "fps": mode.and_then(|mode| mode.fps),
                 "open_seconds": status.open_for().as_secs_f64(),
                 "watchers": app.hub.watchers(),
-                "controls": app.settings.controls.name(),
+                "controls": app.controls.name(),
             },
             "capture": capture(app),
             // Stills (their number, switch and settling times) belong here.
             "clients": [],
+            "wrong_credentials": app.gate.wrong(),
             "process": process(),
         },
     }))

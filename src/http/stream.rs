@@ -7,13 +7,13 @@ use tiny_http::Method;
 
 use super::App;
 use super::connection::{Connection, Gone};
+use super::head::Head;
 use crate::hub::Wait;
 
 /// The bytes that every known client accepts, contracts.md: HTTP/1.0, so that nobody chunks it; no dashes in the
-/// boundary's declaration; the first boundary at once.
-const HEAD: &[u8] = b"HTTP/1.0 200 OK\r\n\
-    Access-Control-Allow-Origin: *\r\n\
-    Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
+/// boundary's declaration; the first boundary at once. Which pages may read it is said in between.
+const STATUS: &str = "HTTP/1.0 200 OK\r\n";
+const FIELDS: &str = "Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
     Pragma: no-cache\r\n\
     X-Accel-Buffering: no\r\n\
     Connection: close\r\n\
@@ -26,17 +26,18 @@ const LAST_BOUNDARY: &[u8] = b"\r\n--boundarydonotcross--\r\n";
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Streams until the client leaves, stalls, or the server stops.
-pub fn serve(app: &App, connection: &Connection, method: &Method) {
-    if *method == Method::Head {
+pub fn serve(app: &App, connection: &Connection, request: &Head) {
+    let head = head(app, request);
+    if request.method == Method::Head {
         // Whether it arrives changes nothing.
-        let _ = connection.send(HEAD);
+        let _ = connection.send(&head);
         return;
     }
     let _watch = app.hub.watch();
     let began = Instant::now();
     info!("viewer came client={}", connection.peer());
     let (mut frames, mut bytes) = (0u64, 0u64);
-    let end = run(app, connection, |length| {
+    let end = run(app, connection, &head, |length| {
         frames += 1;
         bytes += length as u64;
     });
@@ -48,8 +49,14 @@ pub fn serve(app: &App, connection: &Connection, method: &Method) {
     );
 }
 
-fn run(app: &App, connection: &Connection, mut sent: impl FnMut(usize)) -> Result<(), Gone> {
-    connection.send_both(HEAD, FIRST_BOUNDARY)?;
+/// The head of the answer.
+pub fn head(app: &App, request: &Head) -> Vec<u8> {
+    let cors = app.gate.cors(request.field("Origin")).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    format!("{STATUS}{}{FIELDS}", cors.collect::<String>()).into_bytes()
+}
+
+fn run(app: &App, connection: &Connection, head: &[u8], mut sent: impl FnMut(usize)) -> Result<(), Gone> {
+    connection.send_both(head, FIRST_BOUNDARY)?;
     let mut last = 0;
     loop {
         match app.hub.newer_than(last, Instant::now() + LOOK) {
