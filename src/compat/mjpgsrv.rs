@@ -17,6 +17,8 @@ const FLAGS: &[Flag] = &[
     flag(&["loglevel", "v"], Value, Set(log_level)),
     flag(&["daemon", "d"], Nothing, Set(|draft, _| daemonize(draft, "true"))),
     flag(&["cfg", "j"], Value, Keep(|draft| &mut draft.file)),
+    // MJPGServer has none: it always takes all addresses.
+    flag(&["listen"], Value, Keep(|draft| &mut draft.host)),
     flag(&["help", "h"], Nothing, Help),
 ];
 
@@ -131,11 +133,13 @@ mod tests {
             (&["--width", "320"], "--size=320x480"),
             (&["-v", "-1"], "--log-level=debug"),
             (&["--loglevel", "3"], "--log-level=error"),
+            (&["--listen", "127.0.0.1"], ""),
         ] {
             assert_eq!(options("mjpgsrv", args), expected, "{args:?}");
         }
         assert_eq!(understood("mjpgsrv", &[]).args, ["--listen=0.0.0.0:8080"]);
         assert_eq!(understood("mjpgsrv", &["-p", "9000"]).args, ["--listen=0.0.0.0:9000"]);
+        assert_eq!(understood("mjpgsrv", &["--listen", "127.0.0.1"]).args, ["--listen=127.0.0.1:8080"]);
         assert!(understood("mjpgsrv", &["-d"]).in_background && !understood("mjpgsrv", &[]).in_background);
     }
 

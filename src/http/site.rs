@@ -20,12 +20,13 @@ pub struct Sites {
 
 /// An origin as a browser sends it, or `*`; or why it is none.
 pub fn parse_origin(text: &str) -> Result<String, String> {
-    let is_origin = text.split_once("://").is_some_and(|(scheme, rest)| {
+    let lower = text.to_ascii_lowercase();
+    let is_origin = lower.split_once("://").is_some_and(|(scheme, rest)| {
         matches!(scheme, "http" | "https") && !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ', ','])
     });
-    match text {
-        "*" | "none" => Ok(text.into()),
-        _ if is_origin && text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_ascii_lowercase()),
+    match lower.as_str() {
+        "*" | "none" => Ok(lower),
+        _ if is_origin && lower.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(lower),
         _ => Err(format!("\"{text}\" is no origin; give *, none, or one such as http://mainsail.local")),
     }
 }
