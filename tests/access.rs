@@ -37,7 +37,9 @@ fn guarded(args: &[&str]) -> TestServer {
     let path = folder.path().join("credentials");
     fs::write(&path, FILE).expect("a file");
     let file = path.to_str().expect("a plain path");
-    TestServer::start(&[&["--auth-file", file, "--log-level", "trace", "--size", "320x240"], args].concat())
+    TestServer::start(
+        &[&["--auth-file", file, "--log-level", "trace", "--size=320x240", "--still-size=640x480"], args].concat(),
+    )
 }
 
 fn assert_no_secret(text: &str, whose: &str) {
@@ -305,12 +307,16 @@ fn pages_that_may_read() {
 /// camera or set controls.
 #[test]
 fn pages_that_may_do_more_than_look() {
-    let server =
-        TestServer::start(&["--allow-origin=*", "--allow-origin=https://panel.example", "--allow-host=cam.example"]);
+    let server = TestServer::start(&[
+        "--still-size=640x480",
+        "--allow-origin=*",
+        "--allow-origin=https://panel.example",
+        "--allow-host=cam.example",
+    ]);
     let body = "{\"brightness\": 10}";
     let requests: [(&str, &str, &str); 6] = [
-        ("GET", "/still", ""),
-        ("GET", "/snapshot?size=max", ""),
+        ("GET", "/still?max_age=600000", ""),
+        ("GET", "/snapshot?size=max&max_age=600000", ""),
         ("GET", "/warm?for=1s", ""),
         ("POST", "/warm?for=1s", ""),
         ("POST", "/controls", body),

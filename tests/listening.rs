@@ -73,7 +73,7 @@ fn what_a_crashed_server_left_is_taken_away_and_nothing_else() {
     crashed.stop(libc::SIGKILL);
     assert!(path.exists(), "a crash leaves the file");
     let server = TestServer::start(&["--listen", &unix(&path)]);
-    assert!(get(&path, "/healthz", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(get(&path, "/snapshot", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
 
     let refused = |path: &Path, words: &str| {
         let output = run(&["--listen", &unix(path)]);
@@ -81,7 +81,7 @@ fn what_a_crashed_server_left_is_taken_away_and_nothing_else() {
         assert!(output.status.code() == Some(1) && stderr.contains(&unix(path)) && stderr.contains(words), "{stderr}");
     };
     refused(&path, "another program listens there");
-    assert!(get(&path, "/healthz", &[]).starts_with("HTTP/1.1 200 OK\r\n"), "and it still does");
+    assert!(get(&path, "/snapshot", &[]).starts_with("HTTP/1.1 200 OK\r\n"), "and it still does");
     let file = folder.path().join("file");
     fs::write(&file, "precious").expect("a file");
     refused(&file, "no socket");
@@ -135,7 +135,7 @@ fn options_from_a_file() {
     };
     let server = launch(&[], 2);
     assert_eq!(size(&server), "320x240");
-    assert!(get(&path, "/healthz", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(get(&path, "/snapshot", &[]).starts_with("HTTP/1.1 200 OK\r\n"));
     drop(server);
     // The command line counts more, a list's first value included.
     let server = launch(&["--size=640x480", "--listen", "127.0.0.1:0"], 1);

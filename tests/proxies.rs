@@ -21,7 +21,8 @@ enum Kind {
 struct Proxy {
     child: Child,
     address: SocketAddr,
-    folder: tempfile::TempDir,
+    /// Its files, as long as it runs.
+    _folder: tempfile::TempDir,
 }
 
 /// What the shipped snippet says, with our addresses, and with the proxy asking for a password if `asks`.
@@ -60,8 +61,10 @@ impl Proxy {
                     .iter()
                     .map(|kind| format!("{kind}_temp_path {};\n", at(kind)))
                     .collect();
+                // Its worker has to reach our files.
+                let user = if sys::is_root() { "user root;" } else { "" };
                 let whole = format!(
-                    "daemon off; master_process off; pid {}; error_log stderr;\nevents {{}}\nhttp {{\n{temporary}\
+                    "daemon off; {user} pid {}; error_log stderr crit;\nevents {{}}\nhttp {{\n{temporary}\
                      server {{\nlisten {address};\n{text}}}\n}}\n",
                     at("pid")
                 );
@@ -79,7 +82,7 @@ impl Proxy {
         };
         command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null());
         let child = command.spawn().expect("the proxy starts");
-        let mut proxy = Self { child, address, folder };
+        let mut proxy = Self { child, address, _folder: folder };
         wait_until("the proxy answers", PATIENCE, || {
             assert!(proxy.child.try_wait().expect("our own child").is_none(), "the proxy ended, see above");
             proxy.get_as("/nothing-here", &[]).is_some()
@@ -100,9 +103,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // nginx has a worker, which a killed master would leave behind.
+        sys::send_signal(self.child.id(), libc::SIGTERM);
         let _ = self.child.wait();
-        let _ = self.folder.path();
     }
 }
 
@@ -126,8 +129,7 @@ fn serves_under_a_sub_path(kind: Kind, server: &TestServer, upstream: &str) {
             assert!(!link.starts_with('/') && !link.starts_with("http"), "a link that leaves the sub-path: {link:.40}");
         }
     }
-    for target in ["/webcam/snapshot", "/webcam/?action=snapshot", "/webcam/still", "/webcam/healthz", "/webcam/state"]
-    {
+    for target in ["/webcam/snapshot", "/webcam/?action=snapshot", "/webcam/still", "/webcam/state"] {
         assert_eq!(proxy.get(target, &[]).status, 200, "{target}");
     }
     // From its page, which is not the camera's own host for the proxy's upstream.
@@ -168,7 +170,12 @@ fn passes_credentials_on(kind: Kind) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("credentials");
     fs::write(&file, "ann:S3cret\ntoken:T0ken\n").expect("a file");
-    let server = TestServer::start(&["--auth-file", file.to_str().expect("a plain path"), "--size=320x240"]);
+    let server = TestServer::start(&[
+        "--auth-file",
+        file.to_str().expect("a plain path"),
+        "--size=320x240",
+        "--still-size=640x480",
+    ]);
     let proxy = Proxy::start(kind, &server.address().to_string(), false);
     let refused = proxy.get("/webcam/", &[]);
     assert_eq!((refused.status, refused.headers("WWW-Authenticate").len()), (401, 2), "{}", refused.head);
@@ -183,7 +190,7 @@ fn passes_credentials_on(kind: Kind) {
 fn asks_itself(kind: Kind) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
     command.env("FRAMEHUB_TOKEN", "TOKEN");
-    let server = TestServer::spawn(command, &["--size=320x240"]);
+    let server = TestServer::spawn(command, &["--size=320x240", "--still-size=640x480"]);
     let proxy = Proxy::start(kind, &server.address().to_string(), true);
     assert_eq!(server.get("/snapshot").status, 401, "nobody passes the proxy by");
     assert_eq!(proxy.get("/webcam/snapshot", &[]).status, 401);
@@ -197,14 +204,14 @@ fn asks_itself(kind: Kind) {
 
 #[test]
 fn nginx() {
-    let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--size=320x240"]);
+    let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--size=320x240", "--still-size=640x480"]);
     serves_under_a_sub_path(Kind::Nginx, &server, &server.address().to_string());
     nothing_piles_up(Kind::Nginx, &server.address().to_string());
 }
 
 #[test]
 fn haproxy() {
-    let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--size=320x240"]);
+    let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--size=320x240", "--still-size=640x480"]);
     serves_under_a_sub_path(Kind::HaProxy, &server, &server.address().to_string());
     nothing_piles_up(Kind::HaProxy, &server.address().to_string());
 }
@@ -215,7 +222,8 @@ fn nginx_over_a_unix_socket() {
     let path = folder.path().join("http.sock");
     let listen = format!("unix:{}", path.display());
     let trusted = ["--trusted-proxy=unix", "--trusted-proxy=127.0.0.1"];
-    let server = TestServer::start(&[&["--listen", &listen, "--size=320x240"], &trusted[..]].concat());
+    let server =
+        TestServer::start(&[&["--listen", &listen, "--size=320x240", "--still-size=640x480"], &trusted[..]].concat());
     serves_under_a_sub_path(Kind::Nginx, &server, &format!("unix:{}:", path.display()));
 }
 
@@ -225,7 +233,8 @@ fn haproxy_over_a_unix_socket() {
     let path = folder.path().join("http.sock");
     let listen = format!("unix:{}", path.display());
     let trusted = ["--trusted-proxy=unix", "--trusted-proxy=127.0.0.1"];
-    let server = TestServer::start(&[&["--listen", &listen, "--size=320x240"], &trusted[..]].concat());
+    let server =
+        TestServer::start(&[&["--listen", &listen, "--size=320x240", "--still-size=640x480"], &trusted[..]].concat());
     serves_under_a_sub_path(Kind::HaProxy, &server, &format!("unix@{}", path.display()));
 }
 

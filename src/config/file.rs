@@ -54,7 +54,8 @@ fn texts(value: &Value, may_repeat: bool) -> Result<Vec<String>, &'static str> {
 
 /// `, did you mean "size"?`, where there is a name that somebody may have meant.
 pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let (distance, name) = names.map(|name| (distance(word, name), name)).min().unwrap_or((usize::MAX, ""));
+    let near = names.map(|name| (distance(word, name), name.len().abs_diff(word.len()), name)).min();
+    let (distance, _, name) = near.unwrap_or((usize::MAX, 0, ""));
     if distance <= 1 + name.len() / 4 { format!(", did you mean \"{name}\"?") } else { String::new() }
 }
 
@@ -107,6 +108,7 @@ mod tests {
         for (text, words) in [
             (r#"{"siz": "640x480"}"#, "there is no key \"siz\", did you mean \"size\"?"),
             (r#"{"max_clients": 3}"#, "did you mean \"max-clients\"?"),
+            (r#"{"listne": "127.0.0.1:1"}"#, "did you mean \"listen\"?"),
             (r#"{"--size": "640x480"}"#, "did you mean \"size\"?"),
             (r#"{"colour": "red"}"#, "there is no key \"colour\""),
             (r#"{"list": true}"#, "there is no key \"list\""),
