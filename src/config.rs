@@ -17,8 +17,10 @@ use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
 use crate::compat;
+use crate::delivery::{self, parse_rate, parse_time};
 use crate::frame::Size;
-use crate::http::{self, Access, ControlAccess, Credentials, Listen, Proxy, Sites, parse_origin};
+use crate::http::{self, Access, Admission, ControlAccess, Credentials, Listen, Proxy, Sites, parse_origin};
+use crate::hub::Keep;
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
 /// re-encoding, each at its own pace.
@@ -45,25 +47,25 @@ struct Args {
     #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
     size: Size,
     /// frames per second to ask of the camera (default: the camera's own rate)
-    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     fps: Option<f64>,
     /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
     /// size of full-resolution stills: max, or the camera's nearest to this (default max)
     #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
     still_size: Option<Size>,
     /// frames per second while a still is taken (default: the camera's own rate at that size)
-    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     still_fps: Option<f64>,
     /// when a still is right: auto, or after so many pictures (default auto)
     #[argh(option, default = "Rule::Auto", from_str_fn(parse_rule), arg_name = "auto|n")]
     still_settle: Rule,
     /// how long to wait for that, before the newest whole picture is taken (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     still_deadline: Duration,
     /// least time between two stills that switch the camera (default 0.5)
-    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
     /// the most viewers at a time; snapshots have places of their own (default 64)
     #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
@@ -77,6 +79,25 @@ struct Args {
     /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
     #[argh(option, from_str_fn(parse_header), arg_name = "text")]
     server_header: Option<String>,
+    /// the most viewers from one address (default: not limited; everybody behind a proxy has one address)
+    #[argh(option, from_str_fn(parse_clients), arg_name = "n")]
+    max_clients_per_address: Option<usize>,
+    /// the most frames per second that anybody gets, evenly (default: all that the camera sends)
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
+    max_fps: Option<f64>,
+    /// what viewers get who do not say (?mode=): the newest frame whenever they are ready, all frames in order, or
+    /// the same frames in lockstep (default newest)
+    #[argh(option, default = "delivery::Mode::Newest", from_str_fn(parse_delivery), arg_name = "newest|all|lockstep")]
+    mode: delivery::Mode,
+    /// the most memory for frames kept for ?mode=all and --replay (default 64MiB)
+    #[argh(option, default = "64 << 20", from_str_fn(parse_memory), arg_name = "size")]
+    all_frames_memory: usize,
+    /// keep the last seconds for /clip and ?last=, as far as that memory reaches (default: keep none)
+    #[argh(option, from_str_fn(parse_time), arg_name = "seconds")]
+    replay: Option<Duration>,
+    /// how long one lock-step viewer may keep the others waiting (default 2)
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
+    lockstep_patience: Duration,
     /// who may come in: a file with user:password or token:TOKEN a line, read or control in front (default: everybody)
     #[argh(option, arg_name = "path")]
     auth_file: Option<String>,
@@ -139,6 +160,10 @@ pub struct Config {
     pub wishes: Vec<Wish>,
     /// How clients are answered.
     pub http: http::Settings,
+    /// Most frames per second for everybody; `None` does not limit them.
+    pub max_fps: Option<f64>,
+    /// What the hub keeps.
+    pub keep: Keep,
     /// How much to say.
     pub log_level: LevelFilter,
     /// What to do.
@@ -239,12 +264,22 @@ impl Config {
                 deadline: args.still_deadline,
                 min_interval: args.still_min_interval,
             },
+            max_fps: args.max_fps,
             wishes: args.control,
             http: http::Settings {
-                max_clients: args.max_clients,
+                admission: Admission {
+                    max_clients: args.max_clients,
+                    max_per_address: args.max_clients_per_address,
+                    mode: args.mode,
+                },
                 controls: args.controls,
                 server_header: args.server_header,
                 access: Access { credentials, sites, proxies: args.trusted_proxy },
+            },
+            keep: Keep {
+                memory: args.all_frames_memory,
+                replay: args.replay.filter(|replay| !replay.is_zero()),
+                patience: args.lockstep_patience,
             },
             log_level: args.log_level,
             task: match (args.list, args.check) {
@@ -318,14 +353,29 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     text.parse()
 }
 
-fn parse_fps(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
-    number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
+fn parse_delivery(text: &str) -> Result<delivery::Mode, String> {
+    text.parse()
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let number = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
-    number.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
+/// `64MiB`, `64M`, `1GiB` or `512KiB`, at least a mebibyte.
+fn parse_memory(text: &str) -> Result<usize, String> {
+    let parse = || {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return None,
+        };
+        digits.parse::<usize>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes >= 1 << 20)
+    };
+    parse().ok_or_else(|| format!("\"{text}\" is no size of memory; give 1MiB or more, such as 64MiB or 1GiB"))
+}
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    let is_sane = (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&time);
+    if is_sane { Ok(time) } else { Err(format!("\"{text}\" is no patience; give 0.1 to 60 seconds")) }
 }
 
 fn parse_clients(text: &str) -> Result<usize, String> {
@@ -380,7 +430,11 @@ mod tests {
         assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
         assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
-        assert_eq!((config.idle, config.http.max_clients), (Some(Duration::from_secs(5)), 64));
+        assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
+        let Admission { max_clients, max_per_address, mode } = config.http.admission;
+        assert_eq!((max_clients, max_per_address, mode), (64, None, delivery::Mode::Newest));
+        let Keep { memory, replay, patience } = config.keep;
+        assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
         assert_eq!((config.http.controls, config.http.server_header), (ControlAccess::Write, None));
     }
 
@@ -404,6 +458,13 @@ mod tests {
     }
 
     #[test]
+    fn memory_has_a_unit() {
+        for (text, bytes) in [("64MiB", 64 << 20), ("64M", 64 << 20), ("2GB", 2 << 30), ("2048KiB", 2 << 20)] {
+            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
     fn wrong_words_name_the_option_and_what_it_takes() {
         for (line, words) in [
             ("--size big", ["--size", "640x480"]),
@@ -412,6 +473,15 @@ mod tests {
             ("--still-size huge", ["--still-size", "max"]),
             ("--still-settle -3", ["--still-settle", "auto"]),
             ("--max-clients=none", ["--max-clients", "1 to 10000"]),
+            ("--max-clients-per-address 0", ["--max-clients-per-address", "1 to 10000"]),
+            ("--max-fps 0", ["--max-fps", "frames per second"]),
+            ("--mode latest", ["--mode", "lockstep"]),
+            ("--all-frames-memory 64", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 0G", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 1KiB", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 99999999999999G", ["--all-frames-memory", "64MiB"]),
+            ("--replay soon", ["--replay", "seconds"]),
+            ("--lockstep-patience 0", ["--lockstep-patience", "0.1 to 60"]),
             ("--device video0", ["--device", "/dev/video0"]),
             ("--idle -1", ["--idle", "seconds"]),
             ("--log-level loud", ["--log-level", "debug"]),

@@ -381,13 +381,18 @@ fn list(mut next: impl FnMut(u32) -> Result<Option<Control>, CameraError>) -> Re
 
 /// Sets each and answers with those that could not be.
 ///
-/// An inactive control may become active by another one of them, as a focus by switching its automatic off: so these
-/// come last, and what was refused is tried again for as long as others succeed.
+/// A switch or a menu may make another control inactive, or active: a focus follows its automatic. So numbers come
+/// first, while they are still active, then switches and menus, then what was inactive before; and what was refused
+/// is tried again for as long as others succeed.
 fn set_all(
     mut wanted: Vec<(Control, i64)>,
     mut set: impl FnMut(&Control, i64) -> Result<(), CameraError>,
 ) -> Vec<(Control, CameraError)> {
-    wanted.sort_by_key(|(control, _)| control.has(INACTIVE));
+    wanted.sort_by_key(|(control, _)| match control.kind {
+        _ if control.has(INACTIVE) => 2,
+        Kind::Boolean | Kind::Menu | Kind::IntegerMenu => 1,
+        _ => 0,
+    });
     loop {
         let before = wanted.len();
         let mut failed = Vec::new();
@@ -491,22 +496,21 @@ mod tests {
     }
 
     #[test]
-    fn inactive_ones_come_last_and_again_while_others_succeed() {
-        let wanted = |id, flags| (Control { id, flags, ..control("A", Kind::Integer, 0, 9) }, i64::from(id));
-        // 4 works after 3, 3 after 2, 2 after 1, which is active; 5 never.
+    fn numbers_then_switches_then_what_is_inactive_and_again_while_others_succeed() {
+        let wanted = |id, kind, flags| (Control { id, flags, ..control("A", kind, 0, 9) }, i64::from(id));
+        // 5 works after 4, 4 after 3, 3 after 2, which is active; 6 never.
         let mut done = vec![];
-        let failed = set_all(
-            [5, 4, 3, 2].map(|id| wanted(id, INACTIVE)).into_iter().chain([wanted(1, 0)]).collect(),
-            |control, value| {
-                assert_eq!(i64::from(control.id), value);
-                if control.id == 1 || control.id != 5 && done.contains(&(control.id - 1)) {
-                    done.push(control.id);
-                    return Ok(());
-                }
-                Err(CameraError::new(ErrorKind::Refused, "inactive"))
-            },
-        );
-        assert_eq!((done, failed.len(), failed[0].0.id), (vec![1, 2, 3, 4], 1, 5));
+        let inactive = [6, 5, 4, 3].map(|id| wanted(id, Kind::Integer, INACTIVE));
+        let active = [wanted(2, Kind::Boolean, 0), wanted(1, Kind::Integer, 0)];
+        let failed = set_all(inactive.into_iter().chain(active).collect(), |control, value| {
+            assert_eq!(i64::from(control.id), value);
+            if control.id <= 2 || control.id != 6 && done.contains(&(control.id - 1)) {
+                done.push(control.id);
+                return Ok(());
+            }
+            Err(CameraError::new(ErrorKind::Refused, "inactive"))
+        });
+        assert_eq!((done, failed.len(), failed[0].0.id), (vec![1, 2, 3, 4, 5], 1, 6));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Stage {
             deadline: Duration::from_secs(1),
             min_interval: Duration::ZERO,
         };
-        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, idle: None, still };
+        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, max_fps: None, idle: None, still };
         let hub = Hub::new();
         let source = Scripted { script: Arc::new(script), calls: calls.clone() };
         let camera = Camera::new(Box::new(source), settings, hub.clone());

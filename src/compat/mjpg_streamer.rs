@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Means::{Anyway, Control, Fixed, Help, Keep, Not, Ours, Set, Version};
 use super::Takes::{Nothing, Value};
-use super::{Draft, Flag, flag, fps, white_balance};
+use super::{Draft, Flag, flag, fps, max_fps, white_balance};
 use crate::config::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -21,7 +21,7 @@ const INPUT_UVC: &[Flag] = &[
     flag(&["device", "d"], Value, Ours("device")),
     flag(&["resolution", "r"], Value, Set(resolution)),
     flag(&["fps", "f"], Value, Set(fps)),
-    flag(&["softfps"], Value, Set(fps)),
+    flag(&["softfps"], Value, Set(max_fps)),
     flag(&["br"], Value, Control("brightness", Some("brightness_automatic"))),
     flag(&["co"], Value, Control("contrast", None)),
     flag(&["sa"], Value, Control("saturation", None)),
@@ -67,7 +67,7 @@ pub fn read(args: &[String]) -> Result<Draft, Exit> {
     draft.take("mjpg_streamer", FLAGS, args)?;
     let (inputs, outputs) = (std::mem::take(&mut draft.inputs), std::mem::take(&mut draft.outputs));
     plugin(&mut draft, &inputs, "input_uvc", INPUT_UVC, "one camera a process")?;
-    plugin(&mut draft, &outputs, "output_http", OUTPUT_HTTP, "framehub serves HTTP; see --record for files")?;
+    plugin(&mut draft, &outputs, "output_http", OUTPUT_HTTP, "framehub serves HTTP; wget makes files of /snapshot")?;
     Ok(draft)
 }
 
@@ -159,7 +159,7 @@ mod tests {
                 "output_http.so -l 127.0.0.1",
                 "--listen=127.0.0.1:8080 --size=1280x720 --fps=5",
             ),
-            ("input_uvc.so -f -1 -softfps 4", "output_http.so", "--listen=0.0.0.0:8080 --fps=4"),
+            ("input_uvc.so -f -1 -softfps 4", "output_http.so", "--listen=0.0.0.0:8080 --max-fps=4"),
             (
                 "input_uvc.so -br 3 -gain auto",
                 "output_http.so -n",

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Means::{Anyway, Help, Keep, Ours, Set};
 use super::Takes::{Nothing, Value};
-use super::{Draft, Flag, flag, fps};
+use super::{Draft, Flag, flag, max_fps};
 use crate::config::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -32,7 +32,7 @@ const KEYS: &[Flag] = &[
     flag(&["lowResHeight"], Value, Set(|draft, value| side(&mut draft.live[1], value))),
     flag(&["highResWidth"], Value, Set(|draft, value| side(&mut draft.still[0], value))),
     flag(&["highResHeight"], Value, Set(|draft, value| side(&mut draft.still[1], value))),
-    flag(&["maxFPS"], Value, Set(fps)),
+    flag(&["maxFPS"], Value, Set(max_fps)),
     flag(&["stabPicCount"], Value, Set(stab_pic_count)),
     flag(&["closeDeviceTimeoutSec"], Value, Ours("idle")),
     flag(&["securityToken"], Value, Keep(|draft| &mut draft.token)),
@@ -151,7 +151,7 @@ mod tests {
             (r#""logLevel": -1"#, "--listen=0.0.0.0:8080 --log-level=debug"),
             (r#""lowResWidth": 1280, "lowResHeight": "720""#, "--listen=0.0.0.0:8080 --size=1280x720"),
             (r#""highResWidth": 1920, "highResHeight": 1080"#, "--listen=0.0.0.0:8080 --still-size=1920x1080"),
-            (r#""maxFPS": 10"#, "--listen=0.0.0.0:8080 --fps=10"),
+            (r#""maxFPS": 10"#, "--listen=0.0.0.0:8080 --max-fps=10"),
             (r#""maxFPS": 0"#, "--listen=0.0.0.0:8080"),
             (r#""stabPicCount": 3"#, "--listen=0.0.0.0:8080 --still-settle=3"),
             (r#""stabPicCount": 0"#, "--listen=0.0.0.0:8080"),

@@ -282,16 +282,22 @@ fn help(program: &str, flags: &[Flag]) -> String {
     )
 }
 
-/// Pictures a second; 0 or less leaves it to the camera.
+/// Pictures a second to ask of the camera; 0 or less leaves it to it.
 fn fps(draft: &mut Draft, value: &str) -> Result<(), String> {
-    match value.trim().parse::<i32>() {
-        Ok(..=0) => Ok(()),
-        Ok(fps) => {
-            draft.set("fps", fps.to_string());
-            Ok(())
-        }
-        Err(_) => Err(format!("\"{value}\" is no number")),
+    rate(draft, "fps", value)
+}
+
+/// Pictures a second to hand on; 0 or less is all of them.
+fn max_fps(draft: &mut Draft, value: &str) -> Result<(), String> {
+    rate(draft, "max-fps", value)
+}
+
+fn rate(draft: &mut Draft, option: &'static str, value: &str) -> Result<(), String> {
+    let rate: i32 = value.trim().parse().map_err(|_| format!("\"{value}\" is no number"))?;
+    if rate > 0 {
+        draft.set(option, rate.to_string());
     }
+    Ok(())
 }
 
 /// A colour temperature, which counts only when the camera does not choose it itself.

@@ -92,6 +92,11 @@ impl Answer {
         connection.send_both(&head, if is_head { &[] } else { body })
     }
 
+    /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
+    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), Gone> {
+        connection.send(&self.head(version, length, false))
+    }
+
     /// tiny_http prints the head only: it drops `Connection`, obeys `TE: chunked` and sends bodies in small
     /// writes, so the request's fields are kept from it and the rest is done here.
     fn head(&self, version: &HTTPVersion, length: usize, keep: bool) -> Vec<u8> {

@@ -5,6 +5,8 @@
 
 mod answer;
 mod auth;
+mod client;
+mod clip;
 mod connection;
 mod controls;
 mod forwarded;
@@ -32,6 +34,8 @@ use tiny_http::{HTTPVersion, Method};
 
 use self::answer::Answer;
 pub use self::auth::{Credentials, Right};
+pub use self::client::{ClientStats, End, Totals};
+use self::clip::ClipMemory;
 use self::connection::Connection;
 pub use self::controls::ControlAccess;
 pub use self::forwarded::Proxy;
@@ -39,10 +43,11 @@ pub use self::gate::Access;
 use self::gate::{Gate, Refusal};
 use self::head::{Head, HeadError, Requests};
 pub use self::listener::{Listen, Listeners, clickable};
-use self::places::{Kind, Place, Places};
+use self::places::{Full, Place, Places, ViewerPermit};
 use self::route::{Effect, Route};
 pub use self::site::{Sites, parse_origin};
 use crate::camera::capture::{Camera, Phase};
+use crate::delivery::Mode;
 use crate::hub::Hub;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
@@ -57,16 +62,16 @@ pub struct App {
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
     places: Arc<Places>,
-    controls: ControlAccess,
-    server_header: Option<String>,
+    clips: ClipMemory,
+    settings: Settings,
     gate: Gate,
     started_at: Instant,
 }
 
 /// How clients are to be answered.
 pub struct Settings {
-    /// Most streams at a time.
-    pub max_clients: usize,
+    /// How many may look, and how they do if they do not say.
+    pub admission: Admission,
     /// What clients may do with the camera's controls.
     pub controls: ControlAccess,
     /// The `Server` header; `None` for framehub's own.
@@ -75,20 +80,34 @@ pub struct Settings {
     pub access: Access,
 }
 
+/// How many may look, and how they do if they do not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// Most viewers at a time.
+    pub max_clients: usize,
+    /// Most of them from one address; `None` does not count them by address.
+    pub max_per_address: Option<usize>,
+    /// The mode of those who name none.
+    pub mode: Mode,
+}
+
 impl App {
     /// An HTTP side for this hub and camera.
-    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, settings: Settings) -> Arc<Self> {
-        let places = Places::new(settings.max_clients);
-        let Settings { controls, server_header, access, .. } = settings;
-        Arc::new(Self {
-            hub,
-            camera,
-            places,
-            controls,
-            server_header,
-            gate: Gate::new(access),
-            started_at: Instant::now(),
-        })
+    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, mut settings: Settings) -> Arc<Self> {
+        let gate = Gate::new(std::mem::take(&mut settings.access));
+        let places = Places::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let clips = ClipMemory::new(hub.ring_holds().2);
+        Arc::new(Self { hub, camera, places, clips, settings, gate, started_at: Instant::now() })
+    }
+
+    /// What is counted about every viewer that is here now.
+    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
+        self.places.clients()
+    }
+
+    /// Sums over the viewers that have left.
+    pub fn totals(&self) -> Totals {
+        self.places.totals()
     }
 
     /// The most descriptors and threads that clients can take.
@@ -132,10 +151,11 @@ impl App {
                     false
                 }
             };
+            // One that is only being seen out is as idle as one that owes us a head, and counts as such.
+            place.begin_head();
             if !goes_on {
                 return connection.linger();
             }
-            place.begin_head();
         }
     }
 
@@ -177,15 +197,18 @@ impl App {
         if let Some(refusal) = self.refuse(route, effect) {
             return say(refusal);
         }
-        let kind = if route == Route::Stream { Kind::Stream } else { Kind::Short };
-        let Some(_permit) = self.places.take(kind) else {
-            return say(Answer::unavailable("all places are taken (see --max-clients)"));
+        match route {
+            Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
+            Route::Clip => return clip::answer(self, connection, head, &query).is_some_and(say),
+            _ => {}
+        }
+        let Some(_permit) = self.places.take_short() else {
+            return say(Answer::unavailable(Full::House.reason()));
         };
         match route {
-            Route::Stream => {
-                stream::serve(self, connection, head);
-                false
-            }
+            // Answered above: viewers have places of their own.
+            Route::Stream | Route::Clip => false,
+            Route::ClipIndex => say(clip::index(self, &query)),
             Route::Snapshot => say(either(snapshot::answer(self, &query))),
             Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
@@ -205,20 +228,29 @@ impl App {
     fn refuse(&self, route: Route, effect: Effect) -> Option<Answer> {
         let changes = effect == Effect::Changes;
         match route {
-            Route::Controls => self.controls.refuses(changes).map(|why| Answer::text(403, why)),
+            Route::Controls => self.settings.controls.refuses(changes).map(|why| Answer::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.
-            Route::Command | Route::InputJson => self.controls.refuses(changes).map(|why| Answer::text(501, why)),
+            Route::Command | Route::InputJson => {
+                self.settings.controls.refuses(changes).map(|why| Answer::text(501, why))
+            }
             _ => None,
         }
     }
 
     /// Puts on an answer who we are, or who we were told to be, and which pages may read it.
     fn sign(&self, answer: Answer, origin: Option<&str>) -> Answer {
-        let answer = match &self.server_header {
+        let answer = match &self.settings.server_header {
             Some(name) => answer.with("Server", name),
             None => answer,
         };
         self.gate.cors(origin).into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
+    }
+
+    /// A viewer's place, or the answer that there is none.
+    fn place_for(&self, connection: &Connection, head: &Head, mode: &'static str) -> Result<ViewerPermit, Answer> {
+        let user_agent = head.field("User-Agent").unwrap_or_default();
+        let place = self.places.take_viewer(connection, user_agent, mode);
+        place.map_err(|full| Answer::unavailable(full.reason()))
     }
 
     /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.

@@ -11,6 +11,10 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/clip`: the last seconds as one file.
+    Clip,
+    /// `/clip?format=json`: what is in it.
+    ClipIndex,
     /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
     Still,
     /// `/warm`: keeps the camera ready for a still to come.
@@ -48,6 +52,8 @@ impl Route {
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "clip" if query.get("format").as_deref() == Some("json") => Self::ClipIndex,
+            "clip" => Self::Clip,
             "still" | "full_res" => Self::Still,
             "warm" => Self::Warm,
             "controls" => Self::Controls,
@@ -179,6 +185,8 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/clip?last=20s", Some(Clip)),
+            ("/clip?last=20s&format=json", Some(ClipIndex)),
             ("/still", Some(Still)),
             ("/snapshot?size=max", Some(Still)),
             ("/?action=snapshot&size=max", Some(Still)),

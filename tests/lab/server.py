@@ -1,6 +1,7 @@
 """A server under test, running in the guest."""
 
 import http.client
+import re
 import shlex
 import time
 
@@ -14,6 +15,11 @@ class CaseFailed(Exception):
 def expect(holds, why):
     if not holds:
         raise CaseFailed(why)
+
+
+def numbers(line):
+    """The numbers in a line of the log: name=12 and so on."""
+    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)(?![\w.])", line)}
 
 
 class Server:
@@ -37,6 +43,16 @@ class Server:
     def log(self):
         return self.guest.sh("cat /tmp/server.log")
 
+    def viewer_totals(self):
+        """What the log says of each viewer who left: a dictionary of numbers each."""
+        return [numbers(line) for line in self.log().splitlines() if "viewer left" in line]
+
+    def camera_totals(self):
+        """What the log said when the camera was last closed, as it is when the server ends."""
+        lines = [line for line in self.log().splitlines() if "camera closed" in line]
+        expect(lines, "the log does not say that the camera was closed")
+        return numbers(lines[-1])
+
     def signal(self, name="TERM"):
         """Sends a signal and waits for the end: (exit status, seconds, by the guest's clock)."""
         line = ("i=0; read a _ </proc/uptime; kill -%s $(cat /tmp/server.pid); "
@@ -59,11 +75,12 @@ class Server:
         expect(self.exit_status == 0, f"exit status {self.exit_status} on SIGTERM")
 
     def readings(self):
-        """Threads, descriptors and resident memory in kB, from /proc."""
-        lines = self.guest.sh("P=$(cat /tmp/server.pid); grep -E '^(Threads|VmRSS):' /proc/$P/status; "
-                              "echo fds: $(ls /proc/$P/fd | wc -l)").splitlines()
+        """Threads, descriptors, resident memory and what of it is the process's own, in kB, from /proc."""
+        # The Rss of `status` is counted in batches, up to 256 kB off for each thread; smaps_rollup counts pages.
+        lines = self.guest.sh("cd /proc/$(cat /tmp/server.pid); grep ^Threads: status; echo fds: $(ls fd | wc -l); "
+                              "grep -E '^(Rss|Anonymous):' smaps_rollup").splitlines()
         value = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        return {"threads": value["Threads"], "fds": value["fds"], "rss_kb": value["VmRSS"]}
+        return {"threads": value["Threads"], "fds": value["fds"], "rss_kb": value["Rss"], "own_kb": value["Anonymous"]}
 
     def get(self, path, timeout=10):
         """(status, headers with names in lower case, body) of one request."""

@@ -158,11 +158,20 @@ impl TestServer {
         }
     }
 
-    /// Resident memory.
+    /// Resident memory now.
     pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory that was ever resident.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = self.proc_file("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS of a live process");
-        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of a live process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
     /// CPU time spent so far, user and system, to a hundredth of a second.

@@ -1,0 +1,328 @@
+//! The camera's controls over HTTP: what the camera has is listed, set, kept, and never left to a driver to clamp.
+//! The pictures tell whether it was really done.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+// A measuring instrument here, not a thing under test.
+use framehub::jpeg::mean_luma;
+use serde_json::{Value, json};
+use support::{Answer, PATIENCE, SNAPSHOT_LIMIT, TestServer, request, wait_until};
+
+/// The type of a body.
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn start(args: &[&str]) -> TestServer {
+    let args: Vec<&str> = [&["--size", "320x240"], args].concat();
+    TestServer::start(&args)
+}
+
+#[track_caller]
+fn post(server: &TestServer, target: &str, content_type: &str, body: &str) -> Answer {
+    server.connect().exchange(format!(
+        "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+/// All controls, from an answer that has to have them.
+#[track_caller]
+fn controls(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{}{}", answer.head, answer.text());
+    assert_eq!(answer.expect_header("Content-Type"), JSON);
+    serde_json::from_slice(&answer.body).expect("a JSON list")
+}
+
+/// A control's value now.
+#[track_caller]
+fn value(server: &TestServer, name: &str) -> Value {
+    value_in(&controls(&server.get("/controls")), name)
+}
+
+#[track_caller]
+fn value_in(controls: &[Value], name: &str) -> Value {
+    controls.iter().find(|control| control["name"] == name).expect("the control")["value"].clone()
+}
+
+#[track_caller]
+fn luma(server: &TestServer) -> f32 {
+    mean_luma(&server.get("/snapshot").body).expect("a picture")
+}
+
+/// Waits until a stream's pictures are as bright as `holds` says.
+#[track_caller]
+fn wait_luma(server: &TestServer, holds: impl Fn(f32) -> bool) {
+    let mut viewer = server.stream("/stream");
+    wait_until("the picture's brightness changes", PATIENCE, || {
+        mean_luma(&viewer.next_part().jpeg).is_some_and(&holds)
+    });
+}
+
+fn times(server: &TestServer, event: &str) -> usize {
+    server.log().iter().filter(|line| line.contains(event)).count()
+}
+
+#[track_caller]
+fn wait_closed(server: &TestServer) {
+    let is_closed = || times(server, "camera opened") == times(server, "camera closed");
+    wait_until("the camera is closed", PATIENCE, is_closed);
+}
+
+#[test]
+fn what_the_camera_has() {
+    let server = start(&[]);
+    let answer = server.get("/controls");
+    assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "*");
+    assert!(answer.expect_header("Cache-Control").contains("no-store"));
+    let controls = controls(&answer);
+    let brightness = json!({
+        "name": "brightness", "label": "Brightness", "id": 9963776, "type": "integer",
+        "min": -64, "max": 64, "step": 1, "default": 0, "value": 0, "flags": [],
+    });
+    assert_eq!(controls[0], brightness);
+    let effects = controls.iter().find(|control| control["name"] == "color_effects").expect("a menu");
+    let menu = json!([
+        {"value": 0, "name": "None"}, {"value": 1, "name": "Black & White"}, {"value": 3, "name": "Negative"}
+    ]);
+    assert_eq!((&effects["type"], &effects["menu"]), (&json!("menu"), &menu));
+    let flags = |name: &str| controls.iter().find(|control| control["name"] == name).expect("it")["flags"].clone();
+    assert_eq!((flags("gain"), flags("strobe")), (json!(["inactive"]), json!(["write-only"])));
+    assert_eq!(value_in(&controls, "strobe"), Value::Null);
+}
+
+#[test]
+fn set_by_json_by_form_and_by_query_and_seen_in_the_picture() {
+    let server = start(&[]);
+    let mut viewer = server.stream("/stream");
+    let plain = mean_luma(&viewer.next_part().jpeg).expect("a picture");
+    let before = viewer.next_part().stamp().seq;
+    for (target, content_type, body, brightness) in [
+        ("/controls", JSON, r#"{"brightness": 40}"#, 40),
+        ("/controls", FORM, "brightness=-40", -40),
+        ("/controls?brightness=0", FORM, "", 0),
+        ("/controls?token=secret&brightness=40", "text/plain", "", 40),
+        ("/controls", "text/plain", "{\"brightness\": \"-40\"}", -40),
+    ] {
+        let answer = post(&server, target, content_type, body);
+        assert_eq!(value_in(&controls(&answer), "brightness"), brightness, "{target} {body}");
+        assert_eq!(value(&server, "brightness"), brightness);
+        let wanted = plain + brightness as f32;
+        wait_until("the viewer sees it", PATIENCE, || {
+            let luma = mean_luma(&viewer.next_part().jpeg).expect("a picture");
+            // Dark and light places are clipped.
+            (luma - wanted).abs() < 15.0
+        });
+    }
+    // The viewer never lost the stream.
+    assert!(viewer.next_part().stamp().seq > before);
+    assert_eq!(times(&server, "camera opened"), 1, "{:?}", server.log());
+    assert_eq!(times(&server, "streaming mode"), 1, "{:?}", server.log());
+}
+
+#[test]
+fn refused_with_the_range_in_words() {
+    let server = start(&[]);
+    for (body, status, words) in [
+        (r#"{"brightness": 65}"#, 400, "brightness takes -64 to 64; \"65\""),
+        (r#"{"brightness": -65}"#, 400, "-64 to 64"),
+        (r#"{"brightness": 1.5}"#, 400, "-64 to 64"),
+        (r#"{"brightness": 1e99}"#, 400, "-64 to 64"),
+        (r#"{"brightness": "light"}"#, 400, "\"light\""),
+        (r#"{"brightness": null}"#, 400, "neither a number"),
+        (r#"{"brightness": [1]}"#, 400, "neither a number"),
+        (r#"{"color_effects": 2}"#, 400, "0 (None), 1 (Black & White) or 3 (Negative)"),
+        (r#"{"gain_automatic": 2}"#, 400, "0 (off) or 1 (on)"),
+        (r#"{"Brightness": 1}"#, 400, "this camera has brightness, gain_automatic"),
+        (r#"{"focus_absolute": 1}"#, 400, "there is no control \"focus_absolute\""),
+        (r#"{"brightness": 1, "zoom": 1}"#, 400, "there is no control \"zoom\""),
+        (r#"{"gain": 1}"#, 409, "inactive while gain_automatic is on"),
+        (r#"{"brightness": 1"#, 400, "line 1 column"),
+        ("[1, 2]", 400, "JSON object"),
+        ("{}", 400, "name what to set"),
+        ("", 400, "name what to set"),
+    ] {
+        let answer = post(&server, "/controls", JSON, body);
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert!(answer.text().contains(words), "{body}: {}", answer.text());
+    }
+    assert_eq!(value(&server, "brightness"), 0, "nothing of all this was done");
+    server.assert_answers();
+}
+
+#[test]
+fn other_methods_change_nothing() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    for method in ["GET", "HEAD"] {
+        client.send(request(method, "/controls?brightness=30"));
+        assert_eq!(client.try_answer(method).expect("an answer").status, 200);
+    }
+    client.send(request("HEAD", "/?action=command&id=9963776&group=1&value=30"));
+    assert_eq!(client.try_answer("HEAD").expect("an answer").status, 405);
+    assert_eq!(client.exchange(request("PUT", "/controls?brightness=30")).status, 405);
+    assert_eq!(value(&server, "brightness"), 0);
+}
+
+#[test]
+fn several_at_once_in_any_order() {
+    let server = start(&[]);
+    // Gain can be set only while its automatic is off, whatever comes first.
+    let answer = post(&server, "/controls", FORM, "gain=20&color_effects=black+%26+white&gain_automatic=off");
+    let controls = controls(&answer);
+    for (name, expected) in [("gain", 20), ("gain_automatic", 0), ("color_effects", 1)] {
+        assert_eq!(value_in(&controls, name), expected, "{name}");
+    }
+    let gain = controls.iter().find(|control| control["name"] == "gain").expect("it");
+    assert_eq!(gain["flags"], json!([]), "the answer tells that it is active now");
+}
+
+#[test]
+fn a_button_is_pressed() {
+    let server = start(&[]);
+    let mut viewer = server.stream("/stream");
+    viewer.next_part();
+    assert_eq!(post(&server, "/controls", JSON, r#"{"strobe": 1}"#).status, 200);
+    wait_until("the picture is white", PATIENCE, || {
+        mean_luma(&viewer.next_part().jpeg).is_some_and(|luma| luma > 250.0)
+    });
+    wait_until("and no longer", PATIENCE, || mean_luma(&viewer.next_part().jpeg).is_some_and(|luma| luma < 200.0));
+}
+
+#[test]
+fn reset_to_what_the_camera_had() {
+    let server = start(&["--control", "brightness=-30"]);
+    let body = r#"{"gain": 90, "gain_automatic": 0, "color_effects": 3}"#;
+    assert_eq!(post(&server, "/controls", JSON, body).status, 200);
+    for (name, expected) in [("brightness", -30), ("gain", 90), ("color_effects", 3)] {
+        assert_eq!(value(&server, name), expected, "{name}");
+    }
+    let answer = post(&server, "/controls?reset=1", JSON, r#"{"color_effects": 1}"#);
+    let controls = controls(&answer);
+    for (name, expected) in [("brightness", 0), ("gain", 50), ("gain_automatic", 1), ("color_effects", 1)] {
+        assert_eq!(value_in(&controls, name), expected, "{name}");
+    }
+}
+
+/// The synthetic camera forgets its values when it is closed, as a camera without power does.
+#[test]
+fn kept_when_the_camera_is_closed_and_opened_again() {
+    let server = start(&["--idle", "0.3"]);
+    let plain = luma(&server);
+    for brightness in [40, -40] {
+        assert_eq!(post(&server, &format!("/controls?brightness={brightness}"), FORM, "").status, 200);
+        wait_closed(&server);
+        let opened = times(&server, "camera opened");
+        let luma = luma(&server);
+        assert!((luma - plain - brightness as f32).abs() < 15.0, "{plain}, then {luma} with {brightness}");
+        assert_eq!(times(&server, "camera opened"), opened + 1);
+    }
+    // What was reset is not set again.
+    assert_eq!(post(&server, "/controls?reset", FORM, "").status, 200);
+    wait_closed(&server);
+    assert!((luma(&server) - plain).abs() < 5.0);
+}
+
+#[test]
+fn kept_when_the_camera_is_pulled_and_put_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let plug = directory.path().join("unplugged");
+    let server = start(&["--device", &format!("synthetic:unplug_file={}", plug.display())]);
+    let plain = luma(&server);
+    assert_eq!(post(&server, "/controls", JSON, r#"{"brightness": 40, "gain_automatic": 0, "gain": 60}"#).status, 200);
+    fs::write(&plug, "").expect("a file");
+    server.wait_log("camera lost", PATIENCE);
+    fs::remove_file(&plug).expect("the file");
+    wait_luma(&server, |luma| luma > plain + 25.0);
+    for (name, expected) in [("brightness", 40), ("gain_automatic", 0), ("gain", 60)] {
+        assert_eq!(value(&server, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn set_at_start_and_wrong_ones_are_told_once() {
+    let args = ["--control", "brightness=40", "--control=gain_automatic=off", "--control=gain=30"];
+    let wrong = ["--control", "focus=3", "--control", "color_effects=sepia", "--idle", "0.3"];
+    let server = start(&[&args[..], &wrong[..]].concat());
+    for (name, expected) in [("brightness", 40), ("gain_automatic", 0), ("gain", 30), ("color_effects", 0)] {
+        assert_eq!(value(&server, name), expected, "{name}");
+    }
+    let line = server.wait_log("name=focus", PATIENCE);
+    assert!(line.starts_with("warn ") && line.contains("this camera has brightness, gain_automatic, gain"), "{line}");
+    let line = server.wait_log("name=color_effects", PATIENCE);
+    assert!(line.starts_with("warn ") && line.contains("0 (None), 1 (Black & White) or 3 (Negative)"), "{line}");
+    wait_closed(&server);
+    let opened = times(&server, "camera opened");
+    assert_eq!(value(&server, "brightness"), 40);
+    assert!(times(&server, "camera opened") > opened);
+    assert_eq!((times(&server, "name=focus"), times(&server, "name=color_effects")), (1, 1), "{:?}", server.log());
+}
+
+#[test]
+fn only_as_far_as_the_owner_allows() {
+    for (access, read, write) in [("none", 403, 403), ("read", 200, 403), ("write", 200, 200)] {
+        let server = start(&["--controls", access, "--control", "brightness=7"]);
+        let got = server.get("/controls");
+        let set = post(&server, "/controls?brightness=9", FORM, "");
+        assert_eq!((got.status, set.status), (read, write), "{access}");
+        for answer in [got, set].iter().filter(|answer| answer.status == 403) {
+            assert!(answer.text().contains(&format!("--controls {access}")), "{}", answer.text());
+        }
+    }
+}
+
+#[test]
+fn a_sleeping_camera_is_opened_for_it_and_let_go() {
+    let server = start(&["--idle", "0.3"]);
+    wait_closed(&server);
+    let opened = times(&server, "camera opened");
+    assert_eq!(value(&server, "brightness"), 0);
+    assert_eq!(times(&server, "camera opened"), opened + 1);
+    wait_closed(&server);
+}
+
+#[test]
+fn no_camera_no_controls() {
+    let server = start(&["--device", "/dev/no-such-camera", "--control", "brightness=1"]);
+    for method in ["GET", "POST"] {
+        let began = Instant::now();
+        let answer = server.connect().exchange(request(method, "/controls?brightness=3"));
+        answer.assert_unavailable();
+        assert!(answer.text().contains("/dev/no-such-camera"), "{}", answer.text());
+        assert!(began.elapsed() < SNAPSHOT_LIMIT, "{:?}", began.elapsed());
+    }
+}
+
+/// A camera that hangs in its driver is no reason to hang with it.
+#[test]
+fn answered_in_time_while_the_camera_is_busy() {
+    let server = start(&["--device", "synthetic:switch_ms=6000"]);
+    let began = Instant::now();
+    let answer = server.get("/controls");
+    answer.assert_unavailable();
+    assert!(began.elapsed() < SNAPSHOT_LIMIT + Duration::from_millis(500), "{:?}", began.elapsed());
+    server.assert_answers();
+}
+
+#[test]
+fn many_who_set_at_once_all_get_an_answer() {
+    let server = start(&[]);
+    let mut viewer = server.stream("/stream");
+    viewer.next_part();
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                for turn in 0..10 {
+                    let answer = post(server, &format!("/controls?brightness={}", client * turn), FORM, "");
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                }
+            });
+        }
+    });
+    viewer.next_part();
+    let value = value(&server, "brightness").as_i64().expect("a number");
+    assert!((0..=63).contains(&value) && times(&server, "camera opened") == 1);
+}
