@@ -43,6 +43,8 @@ pub enum Gone {
 /// A connected client.
 pub struct Connection {
     socket: Arc<Socket>,
+    /// `None` for a Unix socket.
+    address: Option<IpAddr>,
     peer: String,
     flow: Arc<Flow>,
 }
@@ -51,21 +53,19 @@ impl Connection {
     /// Takes over an accepted socket and sets its options. Options that a Unix socket lacks are left out.
     pub fn new(socket: Arc<Socket>, address: &SockAddr) -> io::Result<Self> {
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let peer = match address.as_socket() {
+        let address = match address.as_socket() {
             Some(address) => {
                 socket.set_tcp_nodelay(true)?;
                 socket.set_tcp_notsent_lowat(NOT_SENT)?;
                 socket.set_tcp_user_timeout(Some(VANISHED))?;
                 socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
-                let ip = match address.ip() {
-                    IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
-                    v4 => v4,
-                };
-                ip.to_string()
+                Some(address.ip().to_canonical())
             }
-            None => "unix".into(),
+            None => None,
         };
-        Ok(Self { socket, peer, flow: Arc::default() })
+        let mut connection = Self { socket, address, peer: String::new(), flow: Arc::default() };
+        connection.speaks_for(address);
+        Ok(connection)
     }
 
     /// Its socket, for those who may have to close it.
@@ -76,6 +76,16 @@ impl Connection {
     /// How well its socket takes what it is sent.
     pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
+    }
+
+    /// The address at the other end; none if that is a Unix socket's.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// Who asks now: a proxy sends requests of many clients.
+    pub fn speaks_for(&mut self, client: Option<IpAddr>) {
+        self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
 
     /// The client's address, without its port.

@@ -39,6 +39,12 @@ impl Head {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// All fields of this name, as they came.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
     fn count(&self, name: &str) -> usize {
         self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count()
     }
