@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use recorder::{NARROW, Parts, assert_no_gap};
-use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of, wait_until};
+use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
 
 /// The clip's length; three seconds in the short run, since a tenth is hardly a video.
 fn seconds() -> u64 {
@@ -154,7 +154,8 @@ fn a_slow_download_is_whole() {
     server.wait_log("viewer left", PATIENCE);
     let mut client = support::Client::over(support::narrow_connection(server.address(), NARROW));
     client.send(request("GET", "/clip"));
-    wait_until("it has the place", PATIENCE, || server.get("/stream").status == 503);
+    server.wait_log("mode=clip", PATIENCE);
+    assert_eq!(server.get("/stream").status, 503, "it has the place");
     assert_eq!(server.get("/snapshot").status, 200, "snapshots have places of their own");
     thread::sleep(Duration::from_secs(seconds().min(6)));
     let clip = client.answer();

@@ -348,7 +348,9 @@ impl Camera {
     /// light going on.
     fn look_for_it(&self) -> Result<(), CameraError> {
         self.open(&mut self.slot.lock())?;
-        self.close(Phase::Asleep);
+        self.close_device();
+        info!("the camera is there, and asleep until somebody looks");
+        self.status.lock().phase = Phase::Asleep;
         Ok(())
     }
 

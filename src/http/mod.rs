@@ -166,6 +166,9 @@ impl App {
         let say = |answer: Answer| {
             self.sign(answer, head.field("Origin")).send(connection, &head.version, is_head, keep).is_ok() && keep
         };
+        if head.method == Method::Options && head.target == "*" {
+            return say(preflight(Route::Page));
+        }
         let Some((route, query)) = Route::decode(&head.target) else {
             return say(Answer::text(404, "there is nothing here; / shows what there is"));
         };
