@@ -53,7 +53,9 @@ fn every_credential_on_the_wire() {
     let server = guarded(&[]);
     let auth = |value: &'static str| vec![("Authorization", value)];
     let (wrong_user, wrong_token) = ("Basic YW5uOndyb25nLWd1ZXNz", "Bearer wrong-guess");
-    let cases: Vec<(&str, Vec<(&str, &str)>, u16, bool)> = vec![
+    /// A target, header fields, the status, and whether that was a guess.
+    type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16, bool);
+    let cases: Vec<Case> = vec![
         // None.
         ("/snapshot", vec![], 401, false),
         ("/snapshot?token=", vec![], 401, false),
@@ -224,7 +226,9 @@ fn a_file_that_closes_nothing_is_refused() {
     ] {
         let path = folder.path().join("credentials");
         let _ = fs::remove_file(&path);
-        content.map(|content| fs::write(&path, content).expect("a file"));
+        if let Some(content) = content {
+            fs::write(&path, content).expect("a file");
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
         command.args(["--device=synthetic", "--listen=127.0.0.1:0", "--auth-file"]).arg(&path);
         let output = command.output().expect("it runs");
