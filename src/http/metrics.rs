@@ -18,6 +18,7 @@ pub fn answer(app: &App) -> Answer {
     capture(&mut page, app);
     stills(&mut page, app);
     clients(&mut page, app);
+    access(&mut page, app);
     Answer::metrics(page.text)
 }
 
@@ -65,12 +66,12 @@ fn camera(page: &mut Page, app: &App) {
 }
 
 fn capture(page: &mut Page, app: &App) {
-    let pace = app.camera.rhythm();
+    let rhythm = app.camera.rhythm();
     let counters = app.camera.counters();
     let help = "Pictures per second lately.";
-    page.single("framehub_capture_rate_hertz", "gauge", help, pace.rate(os::monotonic()));
+    page.single("framehub_capture_rate_hertz", "gauge", help, rhythm.rate(os::monotonic()));
     let help = "Standard deviation of the time between two pictures lately.";
-    page.single("framehub_capture_jitter_seconds", "gauge", help, pace.jitter().as_secs_f64());
+    page.single("framehub_capture_jitter_seconds", "gauge", help, rhythm.jitter().as_secs_f64());
     for (name, help, counter) in [
         ("framehub_capture_frames_total", "Whole pictures.", &counters.frames),
         ("framehub_capture_dht_inserted_total", "Pictures that came without Huffman tables.", &counters.dht_inserted),
@@ -79,6 +80,7 @@ fn capture(page: &mut Page, app: &App) {
             "Frames that the driver counted and never gave.",
             &counters.lost_by_driver,
         ),
+        ("framehub_capture_thinned_frames_total", "Whole pictures left out for --max-fps.", &counters.thinned),
         ("framehub_capture_restarts_total", "Streams restarted since no picture came.", &counters.restarts),
         ("framehub_camera_opens_total", "Times the camera was opened.", &counters.opens),
         ("framehub_camera_failures_total", "Times the camera could not be opened or failed.", &counters.failures),
@@ -115,20 +117,32 @@ fn stills(page: &mut Page, app: &App) {
 fn clients(page: &mut Page, app: &App) {
     let clients = app.clients();
     page.single("framehub_clients", "gauge", "Viewers now.", clients.len() as f64);
-    let families: [(&str, &str, &str, fn(&ClientStats) -> f64); 5] = [
-        ("framehub_client_frames", "gauge", "Frames sent to a viewer who is here.", |c| c.frames() as f64),
-        ("framehub_client_bytes", "gauge", "Bytes sent to a viewer who is here.", |c| c.bytes() as f64),
-        ("framehub_client_skipped_frames", "gauge", "Frames for which it was not ready.", |c| c.skipped() as f64),
-        ("framehub_client_stalls", "gauge", "Parts during which it took nothing for a second.", |c| c.stalls() as f64),
+    type Figure = fn(&ClientStats) -> Option<f64>;
+    let families: [(&str, &str, &str, Figure); 5] = [
+        (
+            "framehub_client_frames_total",
+            "counter",
+            "Frames sent to a viewer who is here.",
+            |c| Some(c.frames() as f64),
+        ),
+        ("framehub_client_bytes_total", "counter", "Bytes sent to a viewer who is here.", |c| Some(c.bytes() as f64)),
+        ("framehub_client_skipped_frames_total", "counter", "Frames for which it was not ready.", |c| {
+            Some(c.skipped() as f64)
+        }),
+        ("framehub_client_stalls_total", "counter", "Parts during which it took nothing for a second.", |c| {
+            Some(c.stalls() as f64)
+        }),
+        // None before the first.
         ("framehub_client_age_seconds", "gauge", "Age of the last frame that it was sent.", |c| {
-            c.age().map_or(f64::NAN, |age| age.as_secs_f64())
+            c.age().map(|age| age.as_secs_f64())
         }),
     ];
-    for (name, kind, help, value) in families {
+    for (name, kind, help, figure) in families {
         page.family(name, kind, help);
         for client in &clients {
+            let Some(value) = figure(client) else { continue };
             let id = client.id.to_string();
-            page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value(client));
+            page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value);
         }
     }
     let totals = app.totals();
@@ -147,6 +161,11 @@ fn clients(page: &mut Page, app: &App) {
     let (frames, bytes, _) = app.hub.ring_holds();
     page.single("framehub_ring_frames", "gauge", "Frames kept for ?mode=all and /clip.", frames as f64);
     page.single("framehub_ring_bytes", "gauge", "Memory that they take.", bytes as f64);
+}
+
+fn access(page: &mut Page, app: &App) {
+    let help = "Requests with a credential that is none of ours.";
+    page.single("framehub_wrong_credentials_total", "counter", help, app.gate.wrong() as f64);
 }
 
 fn get(counter: &AtomicU64) -> f64 {
@@ -174,10 +193,10 @@ impl Page {
             self.text.push(if index == 0 { '{' } else { ',' });
             let _ = write!(self.text, "{label}=\"{}\"", escape(text));
         }
-        let value = if value.is_nan() { "NaN".into() } else { value.to_string() };
         let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
+    /// A family of how long something took.
     fn histogram(&mut self, name: &'static str, help: &str, times: &Histogram) {
         self.family(name, "histogram", help);
         let counts = times.cumulated();

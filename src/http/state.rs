@@ -39,7 +39,7 @@ pub fn answer(app: &App) -> Answer {
             "stream": {
                 "queued_fps": captured_fps,
                 "clients": clients.len(),
-                "clients_stat": clients.iter().map(|client| (client.id.to_string(), ustreamer_client(client))).collect::<Map<_, _>>(),
+                "clients_stat": ustreamer_clients(&clients),
             },
         },
         "framehub": {
@@ -61,6 +61,7 @@ pub fn answer(app: &App) -> Answer {
             "ring": ring(app),
             "clients": clients.iter().map(|client| self::client(client)).collect::<Vec<_>>(),
             "ended": ended(app),
+            "wrong_credentials": app.gate.wrong(),
             "process": process(),
         },
     }))
@@ -78,7 +79,7 @@ fn identity(identity: &Identity) -> Value {
 }
 
 fn capture(app: &App) -> Value {
-    let pace = app.camera.rhythm();
+    let rhythm = app.camera.rhythm();
     let counters = app.camera.counters();
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut broken: Map<_, _> = Fault::ALL
@@ -89,11 +90,12 @@ fn capture(app: &App) -> Value {
     broken.insert("flagged".into(), get(&counters.flagged).into());
     broken.insert("wrong_size".into(), get(&counters.wrong_size).into());
     json!({
-        "fps": pace.rate(os::monotonic()),
-        "jitter_ms": pace.jitter().as_secs_f64() * 1000.0,
+        "fps": rhythm.rate(os::monotonic()),
+        "jitter_ms": rhythm.jitter().as_secs_f64() * 1000.0,
         "frames": get(&counters.frames),
         "broken": broken,
         "dht_inserted": get(&counters.dht_inserted),
+        "thinned": get(&counters.thinned),
         "lost_by_driver": get(&counters.lost_by_driver),
         "restarts": get(&counters.restarts),
         "opens": get(&counters.opens),
@@ -122,14 +124,13 @@ fn ring(app: &App) -> Value {
 }
 
 fn client(client: &Arc<ClientStats>) -> Value {
-    let here = client.here_for().as_secs_f64();
     json!({
         "id": client.id,
         "address": client.peer,
         "user_agent": client.user_agent,
         "mode": client.mode,
-        "seconds": here,
-        "fps": client.frames() as f64 / here.max(0.001),
+        "seconds": client.here_for().as_secs_f64(),
+        "fps": mean_fps(client),
         "frames": client.frames(),
         "bytes": client.bytes(),
         "skipped": client.skipped(),
@@ -138,9 +139,24 @@ fn client(client: &Arc<ClientStats>) -> Value {
     })
 }
 
-fn ustreamer_client(client: &Arc<ClientStats>) -> Value {
-    let fps = client.frames() as f64 / client.here_for().as_secs_f64().max(0.001);
-    json!({"fps": fps.round() as u64, "extra_headers": false, "advance_headers": false, "dual_final_frames": false})
+/// Since it came: whoever asks twice can tell how it went in between.
+fn mean_fps(client: &ClientStats) -> f64 {
+    client.frames() as f64 / client.here_for().as_secs_f64().max(0.001)
+}
+
+fn ustreamer_clients(clients: &[Arc<ClientStats>]) -> Map<String, Value> {
+    let client = |client: &Arc<ClientStats>| {
+        let shown = json!({
+            "fps": mean_fps(client).round() as u64,
+            "extra_headers": false,
+            "advance_headers": false,
+            "dual_final_frames": false,
+            "zero_data": false,
+            "key": "0",
+        });
+        (format!("{:x}", client.id), shown)
+    };
+    clients.iter().map(client).collect()
 }
 
 fn ended(app: &App) -> Map<String, Value> {
