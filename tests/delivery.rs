@@ -6,12 +6,11 @@
 mod recorder;
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use recorder::{Parts, Seen, assert_no_gap, captured, duration, median, numbers};
+use recorder::{Over, Parts, Seen, assert_no_gap, captured, duration, median, numbers};
 use support::{EXIT_LIMIT, PATIENCE, TestServer, is_long_run, request, sys, wait_until};
 
 const NO_PAUSE: Duration = Duration::ZERO;
@@ -30,18 +29,19 @@ fn times(server: &TestServer, event: &str) -> usize {
 
 /// Most resident memory while `work` goes on, in KiB.
 fn most_memory<T>(server: &TestServer, work: impl FnOnce() -> T) -> (u64, T) {
-    let is_over = AtomicBool::new(false);
+    let over = Over::default();
     thread::scope(|scope| {
+        let working = over.when_dropped();
         let watch = scope.spawn(|| {
             let mut most = 0;
-            while !is_over.load(Ordering::Relaxed) {
+            while !over.is() {
                 most = most.max(server.rss_kib());
                 thread::sleep(Duration::from_millis(100));
             }
             most
         });
         let result = work();
-        is_over.store(true, Ordering::Relaxed);
+        drop(working);
         (watch.join().expect("no panic"), result)
     })
 }
@@ -346,11 +346,12 @@ fn a_storm_in_all_modes_leaves_nothing() {
     let mut staying = Parts::open(&server, "/stream?mode=lockstep");
     staying.next().expect("a frame");
     let before = server.footprint();
-    let is_over = AtomicBool::new(false);
+    let over = Over::default();
     thread::scope(|scope| {
+        let storming = over.when_dropped();
         let staying = scope.spawn(|| {
             let mut frames = 0;
-            while !is_over.load(Ordering::Relaxed) {
+            while !over.is() {
                 staying.next().expect("who stays goes on");
                 frames += 1;
             }
@@ -376,7 +377,7 @@ fn a_storm_in_all_modes_leaves_nothing() {
         storm.into_iter().for_each(|client| client.join().expect("no panic"));
         server.wait_footprint(before, PATIENCE);
         thread::sleep(Duration::from_secs(1));
-        is_over.store(true, Ordering::Relaxed);
+        drop(storming);
         let frames = staying.join().expect("who stays goes on");
         assert!(frames > 20, "who stays gets {frames} frames");
     });

@@ -6,12 +6,11 @@ mod support;
 use std::fs;
 use std::io::BufReader;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use recorder::{NARROW, Parts, Seen, captured, duration, median};
+use recorder::{NARROW, Over, Parts, Seen, captured, duration, median};
 use support::{
     Client, PATIENCE, SNAPSHOT_LIMIT, SlowReader, TestServer, is_long_run, narrow_connection, request, stalled_viewer,
     sys, wait_until,
@@ -88,12 +87,13 @@ fn slow_viewers_cost_the_fast_ones_nothing() {
     let mut viewers: Vec<Parts> = (0..10).map(|_| Parts::open(&server, "/stream")).collect();
     for attempt in 1..=attempts {
         let without = watch(&mut viewers, time);
-        let is_over = AtomicBool::new(false);
+        let over = Over::default();
         let (with, ages, dropped) = thread::scope(|scope| {
-            let slow = scope.spawn(|| ages_at(&server, 200_000, &is_over));
+            let watching = over.when_dropped();
+            let slow = scope.spawn(|| ages_at(&server, 200_000, &over));
             let silent = scope.spawn(|| time_until_dropped(&server));
             let with = watch(&mut viewers, time);
-            is_over.store(true, Ordering::Relaxed);
+            drop(watching);
             (with, slow.join().expect("no panic"), silent.join().expect("no panic"))
         });
         let age = median(ages);
@@ -120,11 +120,11 @@ fn slow_viewers_cost_the_fast_ones_nothing() {
 }
 
 /// How old the pictures are that a viewer with so many bytes a second gets.
-fn ages_at(server: &TestServer, bytes_per_second: u32, is_over: &AtomicBool) -> Vec<Duration> {
+fn ages_at(server: &TestServer, bytes_per_second: u32, over: &Over) -> Vec<Duration> {
     let reader = Parts::open(server, "/stream").into_reader();
     let mut parts = Parts::new(BufReader::with_capacity(4096, SlowReader::new(reader, bytes_per_second)));
     let mut ages = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    while !over.is() {
         ages.push(parts.next().expect("the stream goes on").age);
     }
     ages
@@ -161,11 +161,12 @@ fn ghosts_make_room_for_newcomers() {
     let _alone = alone();
     let server = TestServer::start(&["--fps", "30", "--max-clients", "3"]);
     let mut taking = Parts::open(&server, "/stream");
-    let is_over = AtomicBool::new(false);
+    let over = Over::default();
     thread::scope(|scope| {
+        let coming = over.when_dropped();
         let taking = scope.spawn(|| {
             let mut frames = 0;
-            while !is_over.load(Ordering::Relaxed) {
+            while !over.is() {
                 taking.next().expect("who takes frames is never put out");
                 frames += 1;
             }
@@ -191,7 +192,7 @@ fn ghosts_make_room_for_newcomers() {
         assert_eq!(answer.status, 200, "{}", answer.head);
         wait_until("the other ghost goes too", PATIENCE, || times(&server, "another wanted the place") == 2);
         come("Safari/17").0.assert_unavailable();
-        is_over.store(true, Ordering::Relaxed);
+        drop(coming);
         assert!(taking.join().expect("it was never put out") > 60);
     });
 }
@@ -223,14 +224,15 @@ fn a_burst_of_connections_hurts_nobody() {
     let mut viewers: Vec<Parts> = (0..50).map(|_| Parts::open(&server, "/stream?mode=all")).collect();
     viewers.iter_mut().for_each(|viewer| _ = viewer.next().expect("a frame"));
     let before = server.footprint();
-    let is_over = AtomicBool::new(false);
+    let over = Over::default();
     thread::scope(|scope| {
+        let bursting = over.when_dropped();
         let readers: Vec<_> = viewers
             .iter_mut()
             .map(|viewer| {
                 scope.spawn(|| {
                     let mut seen = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
+                    while !over.is() {
                         seen.push(viewer.next().expect("a viewer who is here stays"));
                     }
                     seen
@@ -249,7 +251,7 @@ fn a_burst_of_connections_hurts_nobody() {
         drop(burst);
         // The readers go on meanwhile: it is their threads and descriptors that remain.
         server.wait_footprint(before, PATIENCE);
-        is_over.store(true, Ordering::Relaxed);
+        drop(bursting);
         for (number, reader) in readers.into_iter().enumerate() {
             let seen = reader.join().expect("a viewer who is here stays");
             recorder::assert_no_gap(&format!("viewer {number}"), &recorder::numbers(&seen));

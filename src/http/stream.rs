@@ -46,8 +46,9 @@ fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> 
         let _ = connection.send(&self::head(app, head));
         return Ok(());
     }
-    let permit = app.place_for(connection, head, wish.mode.name())?;
+    let mode = wish.mode.name();
     let mut feed = wish.feed(app).map_err(|why| Answer::text(400, why))?;
+    let permit = app.place_for(connection, head, mode)?;
     let _watch = app.hub.watch();
     let end = match run(app, connection, &self::head(app, head), &mut feed, permit.stats()) {
         Ok(end) => end,

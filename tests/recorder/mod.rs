@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,29 @@ impl<R: Read> Parts<R> {
             }
         }
         (seen, None)
+    }
+}
+
+/// Tells readers in other threads that it is over; also when the test fails, or they would never end.
+#[derive(Default)]
+pub struct Over(AtomicBool);
+
+impl Over {
+    pub fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// It is over when this is dropped.
+    pub fn when_dropped(&self) -> impl Drop {
+        OverWhenDropped(self)
+    }
+}
+
+struct OverWhenDropped<'a>(&'a Over);
+
+impl Drop for OverWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
