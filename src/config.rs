@@ -1,10 +1,14 @@
 //! The command line as typed ([`Args`]) and as checked ([`Config`]).
 
+mod file;
+
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+use std::{fs, io};
 
 use argh::FromArgs;
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 
 use crate::camera::Mode;
 use crate::camera::controls::Wish;
@@ -12,9 +16,10 @@ use crate::camera::settle::Rule;
 use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
+use crate::compat;
 use crate::delivery::{self, parse_rate, parse_time};
 use crate::frame::Size;
-use crate::http::{self, Admission, ControlAccess};
+use crate::http::{self, Access, Admission, ControlAccess, Credentials, Listen, Proxy, Sites, parse_origin};
 use crate::hub::Keep;
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
@@ -31,9 +36,13 @@ struct Args {
         arg_name = "auto|synthetic|path"
     )]
     device: DeviceArg,
-    /// where to listen; may be given several times; port 0 takes a free one (default 0.0.0.0:8080)
-    #[argh(option, from_str_fn(parse_listen), arg_name = "addr:port")]
-    listen: Vec<SocketAddr>,
+    /// where to listen: ADDRESS:PORT or unix:PATH; may be given several times; port 0 takes a free one (default
+    /// 0.0.0.0:8080)
+    #[argh(option, arg_name = "addr:port")]
+    listen: Vec<Listen>,
+    /// who may open those Unix sockets, as chmod has it (default 660)
+    #[argh(option, default = "0o660", from_str_fn(parse_mode), arg_name = "mode")]
+    socket_mode: u32,
     /// the live stream's size; the camera's nearest is taken (default 640x480)
     #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
     size: Size,
@@ -89,6 +98,28 @@ struct Args {
     /// how long one lock-step viewer may keep the others waiting (default 2)
     #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
     lockstep_patience: Duration,
+    /// who may come in: a file with user:password or token:TOKEN a line, read or control in front (default: everybody)
+    #[argh(option, arg_name = "path")]
+    auth_file: Option<String>,
+    /// pages of which origin scripts may read what is served here, such as http://mainsail.local, * or none; a named
+    /// one may also change things; may be given several times (default *)
+    #[argh(option, from_str_fn(parse_origin), arg_name = "origin")]
+    allow_origin: Vec<String>,
+    /// a public name by which this machine may be called; may be given several times (default: local names)
+    #[argh(option, from_str_fn(parse_host), arg_name = "name")]
+    allow_host: Vec<String>,
+    /// whose X-Forwarded-For is believed: an address, a network such as 10.0.0.0/8, or unix; may be given several
+    /// times (default: nobody's)
+    #[argh(option, arg_name = "network|unix")]
+    trusted_proxy: Vec<Proxy>,
+    /// a file with options: JSON, the keys are their names; the command line counts more (default: none)
+    #[argh(option, arg_name = "path")]
+    #[expect(dead_code, reason = "read before the other options are")]
+    config: Option<String>,
+    /// take the options of another program: ustreamer, mjpgsrv or mjpg_streamer (default: as the program is called)
+    #[argh(option, long = "as", arg_name = "program")]
+    #[expect(dead_code, reason = "compat reads it")]
+    stands_in_for: Option<String>,
     /// how much to say: error, warn, info, debug or trace (default info)
     #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
     log_level: LevelFilter,
@@ -116,7 +147,9 @@ pub struct Config {
     /// Which camera.
     pub device: DeviceArg,
     /// Where to listen; at least one address.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// The mode of Unix sockets.
+    pub socket_mode: u32,
     /// Size and rate of the live stream.
     pub live: Mode,
     /// Let go of the camera after so long unwatched; `None` keeps it.
@@ -135,6 +168,10 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// What to do.
     pub task: Task,
+    /// Leave the terminal once it listens.
+    pub in_background: bool,
+    /// What to say in the log first.
+    pub notes: Vec<(Level, String)>,
 }
 
 /// What to do.
@@ -158,24 +195,66 @@ pub enum Exit {
 }
 
 impl Config {
-    /// Reads the command line, without the program's name.
+    /// From everything that can say something: the program's name, which may be another program's, its arguments, and
+    /// the environment, which has secrets.
+    pub fn from_command_line(
+        program: &str,
+        args: &[String],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Exit> {
+        let Some(translation) = compat::translate(program, args)? else {
+            let mut config = Self::from_args(args)?;
+            config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
+            return Ok(config);
+        };
+        let mut config = Self::from_args(&translation.args).map_err(|exit| match exit {
+            Exit::Wrong(why) => Exit::Wrong(format!("{}\n{why}", translation.summary)),
+            asked => asked,
+        })?;
+        config.http.access.credentials = translation.credentials;
+        config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
+        config.in_background = translation.in_background;
+        let level = if translation.is_partial { Level::Warn } else { Level::Info };
+        config.notes.push((level, translation.summary));
+        Ok(config)
+    }
+
+    /// Reads the command line, without the program's name, and the files that it names.
     pub fn from_args(args: &[String]) -> Result<Self, Exit> {
-        let args = spread(args);
+        let mut args = spread(args);
+        if let Some(at) = args.iter().position(|arg| arg == "--config").filter(|at| at + 1 < args.len()) {
+            let path = args[at + 1].clone();
+            let wrong = |why: String| Exit::Wrong(format!("--config {path}: {why}"));
+            let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+            args.extend(file::options(&text, &args, &usage()).map_err(wrong)?);
+        }
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         let args = Args::from_args(&["framehub"], &words).map_err(|early| match early.status {
             Ok(()) => Exit::Asked(early.output),
-            Err(()) => Exit::Wrong(format!("{}\nTry framehub --help", early.output.trim())),
+            Err(()) => Exit::Wrong(format!("{}{}\nTry framehub --help", early.output.trim(), meant(&early.output))),
         })?;
         if args.version {
             return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into()));
         }
+        let (mut credentials, mut notes) = (Credentials::default(), Vec::new());
+        if let Some(path) = args.auth_file {
+            let wrong = |why: String| Exit::Wrong(format!("--auth-file {path}: {why}"));
+            let (text, is_open) = read_secrets(&path).map_err(|error| wrong(error.to_string()))?;
+            credentials.add_file(&text).map_err(wrong)?;
+            if is_open {
+                notes.push((Level::Warn, format!("everybody on this machine can read {path} (chmod 600)")));
+            }
+        }
+        let origins = if args.allow_origin.is_empty() { vec!["*".into()] } else { args.allow_origin };
+        let sites = Sites { origins, hosts: args.allow_host };
         let listen = match args.listen.is_empty() {
-            true => vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            true => vec![Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             false => args.listen,
         };
         Ok(Self {
             device: args.device,
             listen,
+            socket_mode: args.socket_mode,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
             still: StillSettings {
@@ -195,6 +274,7 @@ impl Config {
                 },
                 controls: args.controls,
                 server_header: args.server_header,
+                access: Access { credentials, sites, proxies: args.trusted_proxy },
             },
             keep: Keep {
                 memory: args.all_frames_memory,
@@ -207,8 +287,28 @@ impl Config {
                 (_, true) => Task::Check,
                 _ => Task::Serve,
             },
+            in_background: false,
+            notes,
         })
     }
+}
+
+/// A file's text, and whether others than its owner and group can read it.
+fn read_secrets(path: &str) -> io::Result<(String, bool)> {
+    Ok((fs::read_to_string(path)?, fs::metadata(path)?.permissions().mode() & 0o004 != 0))
+}
+
+/// The help, whose first line names all options.
+fn usage() -> String {
+    Args::from_args(&["framehub"], &["--help"]).err().map_or(String::new(), |early| early.output)
+}
+
+/// The option that somebody may have meant.
+fn meant(complaint: &str) -> String {
+    let Some((_, word)) = complaint.trim().split_once("Unrecognized argument: ") else { return String::new() };
+    let usage = usage();
+    let options = usage.split(['[', ' ', ']']).filter(|word| word.starts_with("--"));
+    file::nearest(word, options)
 }
 
 /// `--option=value` as two words, which argh does not do itself.
@@ -236,9 +336,9 @@ fn parse_device(text: &str) -> Result<DeviceArg, String> {
     }
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let hint = "give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
-    text.parse().map_err(|_| format!("\"{text}\" is no address; {hint}"))
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("\"{text}\" is no mode; give three octal digits, such as 660"))
 }
 
 fn parse_size(text: &str) -> Result<Size, String> {
@@ -303,6 +403,14 @@ fn parse_header(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_host(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    match is_name {
+        true => Ok(text.trim_end_matches('.').to_ascii_lowercase()),
+        false => Err(format!("\"{text}\" is no name; give one such as cam.example.org, without a port")),
+    }
+}
+
 fn parse_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
@@ -320,6 +428,7 @@ mod tests {
         let config = parse("").unwrap_or_else(|exit| panic!("{exit:?}"));
         assert!(matches!(config.device, DeviceArg::Camera(Choice::Auto)));
         assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
         let Admission { max_clients, max_per_address, mode } = config.http.admission;

@@ -7,7 +7,8 @@
 //!
 //! | room | idea |
 //! |---|---|
-//! | [`config`] | the command line, as typed and as checked |
+//! | [`config`] | the command line and the file, as typed and as checked |
+//! | [`compat`] | the command lines of other programs, in our words |
 //! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
 //! | [`hub`] | the newest frame, the wake-up, who is watching |
@@ -20,6 +21,7 @@
 
 mod budget;
 pub mod camera;
+pub mod compat;
 pub mod config;
 pub mod delivery;
 pub mod doctor;

@@ -128,6 +128,16 @@ pub fn process() -> Process {
     }
 }
 
+/// Goes on in a child process without a terminal, its output thrown away, and ends this one. Only for a process that
+/// has no other thread yet.
+pub fn leave_terminal() -> io::Result<()> {
+    // SAFETY: takes and gives no memory; the caller has no other thread whose locks the child would inherit.
+    match unsafe { libc::daemon(1, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives freed memory back to the system, also between blocks that are still in use. For the end of something large.
 pub fn return_memory() {
     #[cfg(target_env = "gnu")]

@@ -84,13 +84,9 @@ fn all_frames_or_an_end_that_says_where() {
         thread::scope(|scope| {
             let (pausing, slow, silent) = (scope.spawn(pauses), scope.spawn(falls_behind), scope.spawn(goes_silent));
             let fast = fast.take_for(time, NO_PAUSE);
-            let join = |what: &str| format!("the {what} reader does not panic");
-            (
-                fast,
-                pausing.join().expect(&join("pausing")),
-                slow.join().expect(&join("slow")),
-                silent.join().expect(&join("silent")),
-            )
+            let pausing = pausing.join().expect("the pausing reader does not panic");
+            let slow = slow.join().expect("the slow reader does not panic");
+            (fast, pausing, slow, silent.join().expect("the silent reader does not panic"))
         })
     });
     let (slow, slow_time, slow_end) = slow;

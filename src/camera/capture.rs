@@ -83,6 +83,16 @@ pub(super) struct Slot {
     limiter: Option<Pace>,
 }
 
+/// What the capture thread is there for just now.
+enum Need {
+    /// Somebody looks.
+    Pictures,
+    /// Nobody does, but it is not known whether there is a camera.
+    Knowledge,
+    /// Neither.
+    Nothing,
+}
+
 /// The running live stream.
 pub(super) struct Live {
     pub(super) mode: Mode,
@@ -305,12 +315,16 @@ impl Camera {
     pub fn run(&self) {
         let mut patience = STALL;
         while !self.is_stopping() {
-            if !self.is_wanted() {
-                self.close(Phase::Asleep);
-                self.hub.wait_for_demand(None);
-                continue;
-            }
-            if let Err(error) = self.step(&mut patience) {
+            let done = match self.need() {
+                Need::Pictures => self.step(&mut patience),
+                Need::Knowledge => self.look_for_it(),
+                Need::Nothing => {
+                    self.close(Phase::Asleep);
+                    self.hub.wait_for_demand(None);
+                    continue;
+                }
+            };
+            if let Err(error) = done {
                 self.lose(&error);
                 self.back_off();
             }
@@ -318,16 +332,26 @@ impl Camera {
         self.close(Phase::Asleep);
     }
 
-    fn is_wanted(&self) -> bool {
-        match (self.settings.idle, self.hub.unwatched_for()) {
-            (None, _) | (_, None) => true,
-            // One that was lost is looked for until it is back, so that a health check tells the truth.
-            (Some(idle), Some(unwatched)) => match self.status.lock().phase {
-                Phase::Asleep => false,
-                Phase::Starting | Phase::Lost(_) => true,
-                Phase::Live => unwatched < idle,
-            },
+    fn need(&self) -> Need {
+        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.hub.unwatched_for()) else {
+            return Need::Pictures;
+        };
+        let is_open = self.slot.lock().device.is_some();
+        match self.status.lock().phase {
+            Phase::Live | Phase::Starting if is_open && unwatched < idle => Need::Pictures,
+            Phase::Starting | Phase::Lost(_) if !is_open => Need::Knowledge,
+            _ => Need::Nothing,
         }
+    }
+
+    /// Opens the camera and closes it again: whether it is there, for the log and for health checks, without its
+    /// light going on.
+    fn look_for_it(&self) -> Result<(), CameraError> {
+        self.open(&mut self.slot.lock())?;
+        self.close_device();
+        info!("the camera is there, and asleep until somebody looks");
+        self.status.lock().phase = Phase::Asleep;
+        Ok(())
     }
 
     /// One picture, or one tick without any.
@@ -540,7 +564,7 @@ impl Camera {
             status.phase = phase;
         }
         drop(status);
-        // Whoever sees the count change asks for the reason.
+        // Last, so that whoever sees it finds the reason.
         count(&self.counters.failures);
     }
 

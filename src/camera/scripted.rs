@@ -252,8 +252,9 @@ fn fault_2_unplugged_while_streaming_closes_at_once_and_comes_back() {
         _ => (GOOD.shot)(turn),
     };
     let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
     while stage.camera.failures() == 0 {
-        stage.live();
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(stage.calls.closes.load(Ordering::SeqCst), 1, "closed before the next attempt");
     assert!(stage.camera.reason().contains("gone"), "{}", stage.camera.reason());

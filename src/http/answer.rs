@@ -66,7 +66,8 @@ impl Answer {
     }
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {
-        let fields = vec![("Content-Type", content_type.into()), ("Access-Control-Allow-Origin", "*".into())];
+        // A page's address may hold a token: where we are asked from, only the origin is said.
+        let fields = vec![("Content-Type", content_type.into()), ("Referrer-Policy", "strict-origin".into())];
         Self { status, fields, body }
     }
 
@@ -131,7 +132,7 @@ mod tests {
             "Server: framehub/",
             "Content-Length: 1000000",
             "Retry-After: 2",
-            "Access-Control-Allow-Origin: *",
+            "Referrer-Policy: strict-origin",
             "Cache-Control: no-store",
         ] {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");

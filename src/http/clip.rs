@@ -37,7 +37,7 @@ fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> 
     let clip = Clip::from_query(app, query)?;
     let _room = app.clips.take(&clip).ok_or_else(|| Answer::unavailable("other clips are being sent just now"))?;
     let permit = app.place_for(connection, head, "clip")?;
-    let end = match clip.send(connection, head, permit.stats()) {
+    let end = match clip.send(app, connection, head, permit.stats()) {
         Ok(()) => End::Done,
         Err(gone) => end_of(app, permit.stats(), gone),
     };
@@ -99,15 +99,15 @@ impl Clip {
         Answer::json(&json!({"fps": self.fps(), "bytes": self.bytes(), "frames": frames}))
     }
 
-    fn send(self, connection: &Connection, head: &Head, stats: &ClientStats) -> Result<(), Gone> {
+    fn send(self, app: &App, connection: &Connection, head: &Head, stats: &ClientStats) -> Result<(), Gone> {
         let name = format!("clip-{}.mjpeg", file_time(self.first().captured_at().real));
-        Answer::file("video/x-motion-jpeg", b"")
+        let answer = Answer::file("video/x-motion-jpeg", b"")
             .with("Cache-Control", "no-store")
             .with("Content-Disposition", format!("attachment; filename={name}"))
             .with("X-Frame-Rate", format!("{:.3}", self.fps()))
             .with("X-First-Frame-Seq", self.first().sequence().to_string())
-            .with("X-Last-Frame-Seq", self.last().sequence().to_string())
-            .send_head(connection, &head.version, self.bytes())?;
+            .with("X-Last-Frame-Seq", self.last().sequence().to_string());
+        app.sign(answer, head.field("Origin")).send_head(connection, &head.version, self.bytes())?;
         if head.method == Method::Head {
             return Ok(());
         }

@@ -18,6 +18,7 @@ pub fn answer(app: &App) -> Answer {
     capture(&mut page, app);
     stills(&mut page, app);
     clients(&mut page, app);
+    access(&mut page, app);
     Answer::metrics(page.text)
 }
 
@@ -160,6 +161,11 @@ fn clients(page: &mut Page, app: &App) {
     let (frames, bytes, _) = app.hub.ring_holds();
     page.single("framehub_ring_frames", "gauge", "Frames kept for ?mode=all and /clip.", frames as f64);
     page.single("framehub_ring_bytes", "gauge", "Memory that they take.", bytes as f64);
+}
+
+fn access(page: &mut Page, app: &App) {
+    let help = "Requests with a credential that is none of ours.";
+    page.single("framehub_wrong_credentials_total", "counter", help, app.gate.wrong() as f64);
 }
 
 fn get(counter: &AtomicU64) -> f64 {

@@ -61,6 +61,7 @@ pub fn answer(app: &App) -> Answer {
             "ring": ring(app),
             "clients": clients.iter().map(client).collect::<Vec<_>>(),
             "ended": ended(app),
+            "wrong_credentials": app.gate.wrong(),
             "process": process(),
         },
     }))

@@ -18,10 +18,9 @@ use crate::os;
 use crate::ring::{FellBehind, Start};
 
 /// The bytes that every known client accepts, contracts.md: HTTP/1.0, so that nobody chunks it; no dashes in the
-/// boundary's declaration; the first boundary at once.
-const HEAD: &[u8] = b"HTTP/1.0 200 OK\r\n\
-    Access-Control-Allow-Origin: *\r\n\
-    Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
+/// boundary's declaration; the first boundary at once. Which pages may read it is said in between.
+const STATUS: &str = "HTTP/1.0 200 OK\r\n";
+const FIELDS: &str = "Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
     Pragma: no-cache\r\n\
     X-Accel-Buffering: no\r\n\
     Connection: close\r\n\
@@ -44,13 +43,13 @@ fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> 
     let wish = Wish::from_query(query, app.settings.admission.mode).map_err(|why| Answer::text(400, why))?;
     if head.method == Method::Head {
         // Whether it arrives changes nothing.
-        let _ = connection.send(HEAD);
+        let _ = connection.send(&self::head(app, head));
         return Ok(());
     }
     let permit = app.place_for(connection, head, wish.mode.name())?;
     let mut feed = wish.feed(app).map_err(|why| Answer::text(400, why))?;
     let _watch = app.hub.watch();
-    let end = match run(app, connection, &mut feed, permit.stats()) {
+    let end = match run(app, connection, &self::head(app, head), &mut feed, permit.stats()) {
         Ok(end) => end,
         Err(gone) => end_of(app, permit.stats(), gone),
     };
@@ -72,11 +71,17 @@ pub fn end_of(app: &App, stats: &ClientStats, gone: Gone) -> End {
     }
 }
 
-fn run(app: &App, connection: &Connection, feed: &mut Feed, stats: &ClientStats) -> Result<End, Gone> {
+/// The head of the answer.
+fn head(app: &App, request: &Head) -> Vec<u8> {
+    let cors = app.gate.cors(request.field("Origin")).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    format!("{STATUS}{}{FIELDS}", cors.collect::<String>()).into_bytes()
+}
+
+fn run(app: &App, connection: &Connection, head: &[u8], feed: &mut Feed, stats: &ClientStats) -> Result<End, Gone> {
     if let Feed::Lockstep(stepper, _) = feed {
         connection.hurry(stepper.patience());
     }
-    connection.send_both(HEAD, FIRST_BOUNDARY)?;
+    connection.send_both(head, FIRST_BOUNDARY)?;
     loop {
         match feed.next(app, stats, Instant::now() + LOOK) {
             Ok(Wait::Frame(frame)) => feed.send(connection, &frame, stats)?,

@@ -13,7 +13,7 @@ mod server;
 mod slow;
 pub mod sys;
 
-pub use http::{Answer, Client, request};
+pub use http::{Answer, Client, request, request_with};
 pub use multipart::{
     Part, PartReader, STREAM_HEAD_LINES, Stamp, assert_capture_time, is_one_whole_jpeg, parse_timestamp, stamp_of,
 };
