@@ -112,25 +112,25 @@ fn stills_are_counted_and_timed() {
 
 #[test]
 fn state_tells_about_camera_capture_and_process() {
-    let server = start(&["--device", "synthetic:dht=0", "--fps", "50", "--controls", "read"]);
+    let server = start(&["--device", "synthetic:dht=0", "--fps", "20", "--controls", "read"]);
     let mut viewer = server.stream("/stream");
-    (0..60).for_each(|_| _ = viewer.next_part());
+    (0..30).for_each(|_| _ = viewer.next_part());
     let ours = state(&server)["framehub"].clone();
     assert_eq!(ours["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&ours["healthy"], &ours["trouble"]), (&json!(true), &Value::Null));
     let camera = &ours["camera"];
     assert_eq!(camera["identity"]["card"], "framehub test picture");
     for (key, value) in
-        [("phase", json!("live")), ("size", json!("320x240")), ("fps", json!(50.0)), ("controls", json!("read"))]
+        [("phase", json!("live")), ("size", json!("320x240")), ("fps", json!(20.0)), ("controls", json!("read"))]
     {
         assert_eq!(camera[key], value, "{camera}");
     }
     assert!(camera["open_seconds"].as_f64() > Some(0.5) && camera["watchers"] == 1, "{camera}");
     let capture = &ours["capture"];
     let frames = capture["frames"].as_u64().expect("a number");
-    assert!(frames >= 60 && capture["dht_inserted"] == frames, "{capture}");
-    assert!(capture["fps"].as_f64().is_some_and(|fps| (20.0..60.0).contains(&fps)), "{capture}");
-    assert!(capture["jitter_ms"].as_f64().is_some_and(|jitter| jitter < 40.0), "{capture}");
+    assert!(frames >= 30 && capture["dht_inserted"] == frames, "{capture}");
+    assert!(capture["fps"].as_f64().is_some_and(|fps| (5.0..25.0).contains(&fps)), "{capture}");
+    assert!(capture["jitter_ms"].as_f64().is_some_and(|jitter| jitter < 200.0), "{capture}");
     // Once to see whether it is there, once for the viewer.
     assert_eq!((&capture["opens"], &capture["failures"], &capture["restarts"]), (&json!(2), &json!(0), &json!(0)));
     assert!(capture["broken"].as_object().is_some_and(|causes| causes.values().all(|count| *count == 0)), "{capture}");

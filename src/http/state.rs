@@ -59,7 +59,7 @@ pub fn answer(app: &App) -> Answer {
             "capture": capture(app),
             "stills": stills(app),
             "ring": ring(app),
-            "clients": clients.iter().map(|client| self::client(client)).collect::<Vec<_>>(),
+            "clients": clients.iter().map(client).collect::<Vec<_>>(),
             "ended": ended(app),
             "wrong_credentials": app.gate.wrong(),
             "process": process(),
