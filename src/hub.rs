@@ -23,6 +23,8 @@ pub struct Hub {
 struct Progress {
     /// Sequence number of the newest frame; 0 before the first.
     newest: u64,
+    /// Frames up to this one are from before the camera was last closed: no live pictures any more.
+    old: u64,
     is_closed: bool,
 }
 
@@ -48,7 +50,7 @@ impl Hub {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             slot: RwLock::new(None),
-            progress: Mutex::new(Progress { newest: 0, is_closed: false }),
+            progress: Mutex::new(Progress { newest: 0, old: 0, is_closed: false }),
             published: Condvar::new(),
             demand: Mutex::new(Demand { watchers: 0, until: Instant::now() }),
             wake: bounded(1),
@@ -65,6 +67,12 @@ impl Hub {
         drop(old);
     }
 
+    /// The camera was closed: whoever comes from now on waits for its next picture, and is not shown the last one.
+    pub fn camera_closed(&self) {
+        let mut progress = self.progress.lock();
+        progress.old = progress.newest;
+    }
+
     /// The newest frame, however old.
     pub fn newest(&self) -> Option<Arc<Frame>> {
         self.slot.read().clone()
@@ -77,7 +85,7 @@ impl Hub {
             if progress.is_closed {
                 return Wait::Closed;
             }
-            if progress.newest > after {
+            if progress.newest > after.max(progress.old) {
                 break;
             }
             if self.published.wait_until(&mut progress, deadline).timed_out() {
@@ -88,10 +96,14 @@ impl Hub {
         self.newest().map_or(Wait::Nothing, Wait::Frame)
     }
 
-    /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC). Only frames from now on count
-    /// when none in the slot is that recent; `go_on` is asked about four times a second.
+    /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC), which the newest may be already;
+    /// `go_on` is asked about four times a second.
     pub fn exposed_after(&self, mono: Duration, deadline: Instant, mut go_on: impl FnMut() -> bool) -> Wait {
-        let mut after = 0;
+        let newest = self.newest();
+        let mut after = newest.as_ref().map_or(0, |frame| frame.sequence());
+        if let Some(frame) = newest.filter(|frame| frame.captured_at().mono > mono) {
+            return Wait::Frame(frame);
+        }
         loop {
             let slice = deadline.min(Instant::now() + Duration::from_millis(250));
             match self.newer_than(after, slice) {
@@ -190,6 +202,17 @@ mod tests {
         hub.publish(frame(2));
         assert!(matches!(hub.newer_than(0, soon()), Wait::Frame(f) if f.sequence() == 2));
         assert!(matches!(hub.newer_than(2, soon()), Wait::Nothing));
+    }
+
+    #[test]
+    fn a_newcomer_is_not_shown_the_last_picture_of_a_camera_that_was_closed() {
+        let hub = Hub::new();
+        hub.publish(frame(1));
+        hub.camera_closed();
+        assert!(matches!(hub.newer_than(0, soon()), Wait::Nothing));
+        assert!(matches!(hub.exposed_after(Duration::ZERO, soon(), || true), Wait::Frame(_)), "but by its age");
+        hub.publish(frame(2));
+        assert!(matches!(hub.newer_than(0, soon()), Wait::Frame(f) if f.sequence() == 2));
     }
 
     #[test]

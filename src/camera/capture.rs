@@ -4,6 +4,7 @@
 //! The thread waits for pictures with the mutex released and checks, once it has the mutex, that the stream is
 //! still the one it waited for (`generation`): so a still never waits behind a frame period or a stall.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -157,6 +158,22 @@ pub struct Counters {
     pub opens: AtomicU64,
     /// Times it could not be opened, or failed.
     pub failures: AtomicU64,
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let broken: u64 = self.broken.iter().map(value).sum();
+        write!(
+            f,
+            "pictures={} lost={} flagged={} broken={broken} wrong_size={} restarts={}",
+            value(&self.frames),
+            value(&self.lost_by_driver),
+            value(&self.flagged),
+            value(&self.wrong_size),
+            value(&self.restarts)
+        )
+    }
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -512,7 +529,7 @@ impl Camera {
 
     fn close(&self, phase: Phase) {
         if self.close_device() {
-            info!("camera closed, nobody is looking");
+            info!("camera closed, nobody is looking; so far {}", self.counters);
         }
         self.status.lock().phase = phase;
     }
@@ -523,6 +540,7 @@ impl Camera {
         slot.generation += 1;
         let was_open = slot.device.take().is_some();
         *self.pace.lock() = Pace::default();
+        self.hub.camera_closed();
         let mut status = self.status.lock();
         status.mode = None;
         status.live_since = None;

@@ -17,6 +17,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub fn answer(app: &App, query: &Query<'_>) -> Result<Answer, Answer> {
     let not_before = os::monotonic().saturating_sub(max_age(query)?);
     let rule = settle(query)?.unwrap_or(Rule::Auto);
+    // One that is recent enough wakes no camera that sleeps.
+    let is_asleep = app.camera.live_for().is_none();
+    if let Some(frame) = app.hub.newest().filter(|frame| is_asleep && frame.captured_at().mono > not_before) {
+        return Ok(Answer::picture(frame));
+    }
     let _watch = app.hub.watch();
     let deadline = Instant::now() + DEADLINE;
     let taken = app.camera.settled_frame(not_before, rule, SETTLE, deadline);

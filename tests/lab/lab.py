@@ -8,8 +8,8 @@ from guest import Guest, LabError
 from server import Server
 
 # How much of everything: a full run, and the short one of `scripts/test`.
-LONG = SimpleNamespace(load_seconds=60, cycles=1000, replugs=10, faults=50)
-SHORT = SimpleNamespace(load_seconds=8, cycles=100, replugs=2, faults=5)
+LONG = SimpleNamespace(load_seconds=60, cycles=1000, replugs=10, faults=50, stills=500)
+SHORT = SimpleNamespace(load_seconds=8, cycles=100, replugs=2, faults=5, stills=20)
 
 CASES = []
 
