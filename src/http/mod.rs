@@ -10,6 +10,7 @@ mod head;
 mod listener;
 mod metrics;
 mod mjpg_streamer;
+mod page;
 mod places;
 mod route;
 mod snapshot;
@@ -143,7 +144,7 @@ impl App {
             Route::Snapshot => say(either(snapshot::answer(self, &query))),
             Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
-            Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
+            Route::Page | Route::Style | Route::Script | Route::Favicon => say(page::answer(route)),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
             Route::InputJson => say(mjpg_streamer::input(self)),
             Route::ProgramJson => say(mjpg_streamer::program(self)),
@@ -151,7 +152,6 @@ impl App {
             Route::State => say(state::answer(self)),
             Route::Metrics => say(metrics::answer(self)),
             Route::Health => say(self.health()),
-            Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
         }
     }
 
