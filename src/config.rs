@@ -1,10 +1,14 @@
 //! The command line as typed ([`Args`]) and as checked ([`Config`]).
 
+mod file;
+
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
+use std::{fs, io};
 
 use argh::FromArgs;
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 
 use crate::camera::Mode;
 use crate::camera::controls::Wish;
@@ -12,8 +16,11 @@ use crate::camera::settle::Rule;
 use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
+use crate::compat;
+use crate::delivery::{self, parse_rate, parse_time};
 use crate::frame::Size;
-use crate::http::{self, ControlAccess};
+use crate::http::{self, Access, Admission, ControlAccess, Credentials, Listen, Proxy, Sites, parse_origin};
+use crate::hub::Keep;
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
 /// re-encoding, each at its own pace.
@@ -29,32 +36,36 @@ struct Args {
         arg_name = "auto|synthetic|path"
     )]
     device: DeviceArg,
-    /// where to listen; may be given several times; port 0 takes a free one (default 0.0.0.0:8080)
-    #[argh(option, from_str_fn(parse_listen), arg_name = "addr:port")]
-    listen: Vec<SocketAddr>,
+    /// where to listen: ADDRESS:PORT or unix:PATH; may be given several times; port 0 takes a free one (default
+    /// 0.0.0.0:8080)
+    #[argh(option, arg_name = "addr:port")]
+    listen: Vec<Listen>,
+    /// who may open those Unix sockets, as chmod has it (default 660)
+    #[argh(option, default = "0o660", from_str_fn(parse_mode), arg_name = "mode")]
+    socket_mode: u32,
     /// the live stream's size; the camera's nearest is taken (default 640x480)
     #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
     size: Size,
     /// frames per second to ask of the camera (default: the camera's own rate)
-    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     fps: Option<f64>,
     /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
     /// size of full-resolution stills: max, or the camera's nearest to this (default max)
     #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
     still_size: Option<Size>,
     /// frames per second while a still is taken (default: the camera's own rate at that size)
-    #[argh(option, from_str_fn(parse_fps), arg_name = "n")]
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     still_fps: Option<f64>,
     /// when a still is right: auto, or after so many pictures (default auto)
     #[argh(option, default = "Rule::Auto", from_str_fn(parse_rule), arg_name = "auto|n")]
     still_settle: Rule,
     /// how long to wait for that, before the newest whole picture is taken (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     still_deadline: Duration,
     /// least time between two stills that switch the camera (default 0.5)
-    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_seconds), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
     /// the most viewers at a time; snapshots have places of their own (default 64)
     #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
@@ -68,6 +79,47 @@ struct Args {
     /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
     #[argh(option, from_str_fn(parse_header), arg_name = "text")]
     server_header: Option<String>,
+    /// the most viewers from one address (default: not limited; everybody behind a proxy has one address)
+    #[argh(option, from_str_fn(parse_clients), arg_name = "n")]
+    max_clients_per_address: Option<usize>,
+    /// the most frames per second that anybody gets, evenly (default: all that the camera sends)
+    #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
+    max_fps: Option<f64>,
+    /// what viewers get who do not say (?mode=): the newest frame whenever they are ready, all frames in order, or
+    /// the same frames in lockstep (default newest)
+    #[argh(option, default = "delivery::Mode::Newest", from_str_fn(parse_delivery), arg_name = "newest|all|lockstep")]
+    mode: delivery::Mode,
+    /// the most memory for frames kept for ?mode=all and --replay (default 64MiB)
+    #[argh(option, default = "64 << 20", from_str_fn(parse_memory), arg_name = "size")]
+    all_frames_memory: usize,
+    /// keep the last seconds for /clip and ?last=, as far as that memory reaches (default: keep none)
+    #[argh(option, from_str_fn(parse_time), arg_name = "seconds")]
+    replay: Option<Duration>,
+    /// how long one lock-step viewer may keep the others waiting (default 2)
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
+    lockstep_patience: Duration,
+    /// who may come in: a file with user:password or token:TOKEN a line, read or control in front (default: everybody)
+    #[argh(option, arg_name = "path")]
+    auth_file: Option<String>,
+    /// pages of which origin scripts may read what is served here, such as http://mainsail.local, * or none; a named
+    /// one may also change things; may be given several times (default *)
+    #[argh(option, from_str_fn(parse_origin), arg_name = "origin")]
+    allow_origin: Vec<String>,
+    /// a public name by which this machine may be called; may be given several times (default: local names)
+    #[argh(option, from_str_fn(parse_host), arg_name = "name")]
+    allow_host: Vec<String>,
+    /// whose X-Forwarded-For is believed: an address, a network such as 10.0.0.0/8, or unix; may be given several
+    /// times (default: nobody's)
+    #[argh(option, arg_name = "network|unix")]
+    trusted_proxy: Vec<Proxy>,
+    /// a file with options: JSON, the keys are their names; the command line counts more (default: none)
+    #[argh(option, arg_name = "path")]
+    #[expect(dead_code, reason = "read before the other options are")]
+    config: Option<String>,
+    /// take the options of another program: ustreamer, mjpgsrv or mjpg_streamer (default: as the program is called)
+    #[argh(option, long = "as", arg_name = "program")]
+    #[expect(dead_code, reason = "compat reads it")]
+    stands_in_for: Option<String>,
     /// how much to say: error, warn, info, debug or trace (default info)
     #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
     log_level: LevelFilter,
@@ -95,7 +147,9 @@ pub struct Config {
     /// Which camera.
     pub device: DeviceArg,
     /// Where to listen; at least one address.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// The mode of Unix sockets.
+    pub socket_mode: u32,
     /// Size and rate of the live stream.
     pub live: Mode,
     /// Let go of the camera after so long unwatched; `None` keeps it.
@@ -106,10 +160,18 @@ pub struct Config {
     pub wishes: Vec<Wish>,
     /// How clients are answered.
     pub http: http::Settings,
+    /// Most frames per second for everybody; `None` does not limit them.
+    pub max_fps: Option<f64>,
+    /// What the hub keeps.
+    pub keep: Keep,
     /// How much to say.
     pub log_level: LevelFilter,
     /// What to do.
     pub task: Task,
+    /// Leave the terminal once it listens.
+    pub in_background: bool,
+    /// What to say in the log first.
+    pub notes: Vec<(Level, String)>,
 }
 
 /// What to do.
@@ -133,24 +195,66 @@ pub enum Exit {
 }
 
 impl Config {
-    /// Reads the command line, without the program's name.
+    /// From everything that can say something: the program's name, which may be another program's, its arguments, and
+    /// the environment, which has secrets.
+    pub fn from_command_line(
+        program: &str,
+        args: &[String],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Exit> {
+        let Some(translation) = compat::translate(program, args)? else {
+            let mut config = Self::from_args(args)?;
+            config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
+            return Ok(config);
+        };
+        let mut config = Self::from_args(&translation.args).map_err(|exit| match exit {
+            Exit::Wrong(why) => Exit::Wrong(format!("{}\n{why}", translation.summary)),
+            asked => asked,
+        })?;
+        config.http.access.credentials = translation.credentials;
+        config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
+        config.in_background = translation.in_background;
+        let level = if translation.is_partial { Level::Warn } else { Level::Info };
+        config.notes.push((level, translation.summary));
+        Ok(config)
+    }
+
+    /// Reads the command line, without the program's name, and the files that it names.
     pub fn from_args(args: &[String]) -> Result<Self, Exit> {
-        let args = spread(args);
+        let mut args = spread(args);
+        if let Some(at) = args.iter().position(|arg| arg == "--config").filter(|at| at + 1 < args.len()) {
+            let path = args[at + 1].clone();
+            let wrong = |why: String| Exit::Wrong(format!("--config {path}: {why}"));
+            let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+            args.extend(file::options(&text, &args, &usage()).map_err(wrong)?);
+        }
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         let args = Args::from_args(&["framehub"], &words).map_err(|early| match early.status {
             Ok(()) => Exit::Asked(early.output),
-            Err(()) => Exit::Wrong(format!("{}\nTry framehub --help", early.output.trim())),
+            Err(()) => Exit::Wrong(format!("{}{}\nTry framehub --help", early.output.trim(), meant(&early.output))),
         })?;
         if args.version {
             return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into()));
         }
+        let (mut credentials, mut notes) = (Credentials::default(), Vec::new());
+        if let Some(path) = args.auth_file {
+            let wrong = |why: String| Exit::Wrong(format!("--auth-file {path}: {why}"));
+            let (text, is_open) = read_secrets(&path).map_err(|error| wrong(error.to_string()))?;
+            credentials.add_file(&text).map_err(wrong)?;
+            if is_open {
+                notes.push((Level::Warn, format!("everybody on this machine can read {path} (chmod 600)")));
+            }
+        }
+        let origins = if args.allow_origin.is_empty() { vec!["*".into()] } else { args.allow_origin };
+        let sites = Sites { origins, hosts: args.allow_host };
         let listen = match args.listen.is_empty() {
-            true => vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+            true => vec![Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))],
             false => args.listen,
         };
         Ok(Self {
             device: args.device,
             listen,
+            socket_mode: args.socket_mode,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
             still: StillSettings {
@@ -160,11 +264,22 @@ impl Config {
                 deadline: args.still_deadline,
                 min_interval: args.still_min_interval,
             },
+            max_fps: args.max_fps,
             wishes: args.control,
             http: http::Settings {
-                max_clients: args.max_clients,
+                admission: Admission {
+                    max_clients: args.max_clients,
+                    max_per_address: args.max_clients_per_address,
+                    mode: args.mode,
+                },
                 controls: args.controls,
                 server_header: args.server_header,
+                access: Access { credentials, sites, proxies: args.trusted_proxy },
+            },
+            keep: Keep {
+                memory: args.all_frames_memory,
+                replay: args.replay.filter(|replay| !replay.is_zero()),
+                patience: args.lockstep_patience,
             },
             log_level: args.log_level,
             task: match (args.list, args.check) {
@@ -172,8 +287,28 @@ impl Config {
                 (_, true) => Task::Check,
                 _ => Task::Serve,
             },
+            in_background: false,
+            notes,
         })
     }
+}
+
+/// A file's text, and whether others than its owner and group can read it.
+fn read_secrets(path: &str) -> io::Result<(String, bool)> {
+    Ok((fs::read_to_string(path)?, fs::metadata(path)?.permissions().mode() & 0o004 != 0))
+}
+
+/// The help, whose first line names all options.
+fn usage() -> String {
+    Args::from_args(&["framehub"], &["--help"]).err().map_or(String::new(), |early| early.output)
+}
+
+/// The option that somebody may have meant.
+fn meant(complaint: &str) -> String {
+    let Some((_, word)) = complaint.trim().split_once("Unrecognized argument: ") else { return String::new() };
+    let usage = usage();
+    let options = usage.split(['[', ' ', ']']).filter(|word| word.starts_with("--"));
+    file::nearest(word, options)
 }
 
 /// `--option=value` as two words, which argh does not do itself.
@@ -201,9 +336,9 @@ fn parse_device(text: &str) -> Result<DeviceArg, String> {
     }
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let hint = "give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
-    text.parse().map_err(|_| format!("\"{text}\" is no address; {hint}"))
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("\"{text}\" is no mode; give three octal digits, such as 660"))
 }
 
 fn parse_size(text: &str) -> Result<Size, String> {
@@ -218,14 +353,29 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     text.parse()
 }
 
-fn parse_fps(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
-    number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
+fn parse_delivery(text: &str) -> Result<delivery::Mode, String> {
+    text.parse()
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let number = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
-    number.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
+/// `64MiB`, `64M`, `1GiB` or `512KiB`, at least a mebibyte.
+fn parse_memory(text: &str) -> Result<usize, String> {
+    let parse = || {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return None,
+        };
+        digits.parse::<usize>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes >= 1 << 20)
+    };
+    parse().ok_or_else(|| format!("\"{text}\" is no size of memory; give 1MiB or more, such as 64MiB or 1GiB"))
+}
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text)?;
+    let is_sane = (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&time);
+    if is_sane { Ok(time) } else { Err(format!("\"{text}\" is no patience; give 0.1 to 60 seconds")) }
 }
 
 fn parse_clients(text: &str) -> Result<usize, String> {
@@ -253,6 +403,14 @@ fn parse_header(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_host(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    match is_name {
+        true => Ok(text.trim_end_matches('.').to_ascii_lowercase()),
+        false => Err(format!("\"{text}\" is no name; give one such as cam.example.org, without a port")),
+    }
+}
+
 fn parse_level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
 }
@@ -270,8 +428,13 @@ mod tests {
         let config = parse("").unwrap_or_else(|exit| panic!("{exit:?}"));
         assert!(matches!(config.device, DeviceArg::Camera(Choice::Auto)));
         assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
-        assert_eq!((config.idle, config.http.max_clients), (Some(Duration::from_secs(5)), 64));
+        assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
+        let Admission { max_clients, max_per_address, mode } = config.http.admission;
+        assert_eq!((max_clients, max_per_address, mode), (64, None, delivery::Mode::Newest));
+        let Keep { memory, replay, patience } = config.keep;
+        assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
         assert_eq!((config.http.controls, config.http.server_header), (ControlAccess::Write, None));
     }
 
@@ -295,6 +458,13 @@ mod tests {
     }
 
     #[test]
+    fn memory_has_a_unit() {
+        for (text, bytes) in [("64MiB", 64 << 20), ("64M", 64 << 20), ("2GB", 2 << 30), ("2048KiB", 2 << 20)] {
+            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
     fn wrong_words_name_the_option_and_what_it_takes() {
         for (line, words) in [
             ("--size big", ["--size", "640x480"]),
@@ -303,6 +473,15 @@ mod tests {
             ("--still-size huge", ["--still-size", "max"]),
             ("--still-settle -3", ["--still-settle", "auto"]),
             ("--max-clients=none", ["--max-clients", "1 to 10000"]),
+            ("--max-clients-per-address 0", ["--max-clients-per-address", "1 to 10000"]),
+            ("--max-fps 0", ["--max-fps", "frames per second"]),
+            ("--mode latest", ["--mode", "lockstep"]),
+            ("--all-frames-memory 64", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 0G", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 1KiB", ["--all-frames-memory", "64MiB"]),
+            ("--all-frames-memory 99999999999999G", ["--all-frames-memory", "64MiB"]),
+            ("--replay soon", ["--replay", "seconds"]),
+            ("--lockstep-patience 0", ["--lockstep-patience", "0.1 to 60"]),
             ("--device video0", ["--device", "/dev/video0"]),
             ("--idle -1", ["--idle", "seconds"]),
             ("--log-level loud", ["--log-level", "debug"]),

@@ -12,7 +12,7 @@ use crate::camera::still::still_size;
 use crate::camera::{CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source, diagnose, v4l2};
 use crate::config::Config;
 use crate::frame::Size;
-use crate::http::clickable;
+use crate::http::{Listen, clickable};
 use crate::jpeg::{self, Fault};
 
 /// Pictures that are looked at.
@@ -271,7 +271,9 @@ impl Look {
 
 /// Ready-to-paste settings for the programs that people use with it.
 fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
-    let Some(address) = config.listen.first() else { return Ok(()) };
+    let tcp =
+        config.listen.iter().find_map(|listen| if let Listen::Tcp(address) = listen { Some(address) } else { None });
+    let Some(address) = tcp else { return Ok(()) };
     let local =
         if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { *address };
     let host = clickable(*address).first().copied().unwrap_or(local);

@@ -211,6 +211,13 @@ impl Pool {
     }
 }
 
+/// A frame for tests: its number, its time and how many bytes.
+#[cfg(test)]
+pub(crate) fn test_frame(sequence: u64, at: Duration, bytes: usize) -> Arc<Frame> {
+    let info = FrameInfo { sequence, captured_at: Stamp { mono: at, real: at }, size: Size::new(16, 16) };
+    Pool::new().frame(info, bytes, |out| out.resize(out.len() + bytes, 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

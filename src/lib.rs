@@ -7,18 +7,23 @@
 //!
 //! | room | idea |
 //! |---|---|
-//! | [`config`] | the command line, as typed and as checked |
+//! | [`config`] | the command line and the file, as typed and as checked |
+//! | [`compat`] | the command lines of other programs, in our words |
 //! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
 //! | [`hub`] | the newest frame, the wake-up, who is watching |
+//! | [`delivery`], [`ring`] | what a client gets next, decided without waiting; the latest frames, bounded in bytes |
 //! | [`http`] | from an accepted socket to an answer |
 //! | [`doctor`] | `--list` and `--check` |
-//! | [`log`], [`os`] | small servants |
+//! | [`log`], [`os`], `budget` | small servants; whether the system gives the threads and descriptors that may be needed |
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
 
+mod budget;
 pub mod camera;
+pub mod compat;
 pub mod config;
+pub mod delivery;
 pub mod doctor;
 pub mod frame;
 pub mod http;
@@ -26,24 +31,23 @@ pub mod hub;
 pub mod jpeg;
 pub mod log;
 pub mod os;
+pub mod ring;
 
 use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::log::warn;
+use ::log::{info, warn};
 
-use self::camera::Source;
 use self::camera::capture::{Camera, Settings};
 use self::camera::v4l2::V4l2Source;
+use self::camera::{Mode, Source};
 use self::config::{Config, DeviceArg};
 use self::http::{App, Listeners};
-use self::hub::Hub;
+use self::hub::{Hub, Keep};
 
 /// A capture thread that a driver holds (a STREAMON of 6 s) is left at exit after this time.
 const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
-/// Descriptors that are not clients': standard streams, listeners, camera, signals.
-const OWN_DESCRIPTORS: usize = 32;
 
 /// Serves until `stop` becomes readable or its other end is closed, then ends everything within a second.
 ///
@@ -51,12 +55,13 @@ const OWN_DESCRIPTORS: usize = 32;
 /// In words, when a thread cannot be made or waiting for clients fails.
 pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Result<(), String> {
     let source = source(&config.device);
-    let hub = Hub::new();
-    let camera =
-        Camera::new(source, Settings { live: config.live, idle: config.idle, still: config.still }, hub.clone());
+    let hub = Hub::with(config.keep);
+    let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
+    let camera = Camera::new(source, settings, hub.clone());
     camera.remember(config.wishes);
     let app = App::new(hub.clone(), camera.clone(), config.http);
-    provide_descriptors(app.most_connections() + OWN_DESCRIPTORS);
+    budget::provide(app.most_connections());
+    say_replay(&config.keep, &config.live);
 
     let runner = camera.clone();
     let capture = thread::Builder::new()
@@ -80,22 +85,25 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
     served
 }
 
+/// How long a replay can be is known only when pictures come (the hub says it then); until then, a guess.
+fn say_replay(keep: &Keep, live: &Mode) {
+    let Some(replay) = keep.replay else { return };
+    // As webcams' pictures are: about 40, 110 and 240 kB at 480, 720 and 1080 lines.
+    let picture = 8000.0 + 0.11 * live.size.area() as f64;
+    let fps = live.fps.unwrap_or(30.0);
+    info!(
+        "replay seconds={} memory={}MiB fits=\"about {:.0} s of {} at {fps} frames per second\"",
+        replay.as_secs_f64(),
+        keep.memory >> 20,
+        keep.memory as f64 / picture / fps,
+        live.size
+    );
+}
+
 /// The chosen camera, not open yet.
 pub fn source(device: &DeviceArg) -> Box<dyn Source> {
     match device {
         DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice.clone())),
         DeviceArg::Synthetic(synthetic) => Box::new(synthetic.clone()),
-    }
-}
-
-fn provide_descriptors(wanted: usize) {
-    match os::raise_descriptor_limit(wanted as u64) {
-        Ok(limit) if limit < wanted as u64 => {
-            warn!(
-                "only {limit} descriptors allowed, {wanted} may be needed; raise the hard limit (ulimit -Hn, LimitNOFILE=)"
-            );
-        }
-        Ok(_) => {}
-        Err(error) => warn!("cannot raise the limit on descriptors: {error}"),
     }
 }

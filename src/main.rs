@@ -12,8 +12,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
     framehub::os::tame_allocator();
-    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let config = match Config::from_args(&args) {
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let config = match Config::from_command_line(&program, &args, variable) {
         Ok(config) => config,
         Err(Exit::Asked(text)) => {
             // Somebody who closed our output does not want it.
@@ -26,6 +29,9 @@ fn main() -> ExitCode {
         }
     };
     framehub::log::start(config.log_level);
+    for (level, note) in &config.notes {
+        log::log!(*level, "{note}");
+    }
     let done = match config.task {
         Task::Serve => serve(config).map(|()| true),
         Task::List => doctor::list(&mut std::io::stdout()).map(|()| true).map_err(|error| error.to_string()),
@@ -49,12 +55,18 @@ fn serve(config: Config) -> Result<(), String> {
         signal_hook::low_level::pipe::register(signal, end)
             .map_err(|error| format!("cannot prepare for signals: {error}"))?;
     }
-    let listeners = Listeners::bind(&config.listen)?;
+    let listeners = Listeners::bind(&config.listen, config.socket_mode)?;
     for address in listeners.addresses() {
         eprintln!("listening on http://{address}");
         for lan in clickable(address) {
             eprintln!("  open http://{lan}/");
         }
+    }
+    for path in listeners.paths() {
+        eprintln!("listening on unix:{}", path.display());
+    }
+    if config.in_background {
+        framehub::os::leave_terminal().map_err(|error| format!("cannot go into the background: {error}"))?;
     }
     framehub::run(config, &listeners, stop.as_fd())
 }

@@ -71,9 +71,25 @@ fn event(fd: libc::pollfd) -> Event {
 
 /// Raises the soft limit on descriptors to `wanted` where the hard limit allows. Answers with the limit in force.
 pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
+    raise_limit(libc::RLIMIT_NOFILE, wanted)
+}
+
+/// The same for the threads and processes of this user.
+pub fn raise_thread_limit(wanted: u64) -> io::Result<u64> {
+    raise_limit(libc::RLIMIT_NPROC, wanted)
+}
+
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+// rlim_t is narrower on some 32-bit targets.
+#[allow(clippy::unnecessary_cast)]
+fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit for the call to fill.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     let (soft, hard) = (limit.rlim_cur, limit.rlim_max);
@@ -82,7 +98,7 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
     }
     limit.rlim_cur = hard.min(wanted as libc::rlim_t);
     // SAFETY: `limit` is a valid rlimit, its soft limit not above its hard one.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+    match unsafe { libc::setrlimit(resource, &limit) } {
         0 => Ok(limit.rlim_cur as u64),
         _ => Err(io::Error::last_os_error()),
     }
@@ -109,6 +125,25 @@ pub fn process() -> Process {
         resident_bytes: field("VmRSS:").map(|kib: u64| kib * 1024),
         // One is open while they are counted.
         descriptors: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64 - 1),
+    }
+}
+
+/// Goes on in a child process without a terminal, its output thrown away, and ends this one. Only for a process that
+/// has no other thread yet.
+pub fn leave_terminal() -> io::Result<()> {
+    // SAFETY: takes and gives no memory; the caller has no other thread whose locks the child would inherit.
+    match unsafe { libc::daemon(1, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives freed memory back to the system, also between blocks that are still in use. For the end of something large.
+pub fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointers and can be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

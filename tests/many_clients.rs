@@ -134,7 +134,7 @@ fn join_and_leave(server: &TestServer, number: usize) {
 }
 
 /// One thread and little memory for each of 1,000 viewers of 20 KB frames at 30 fps: under 40 MB in the long run.
-/// The short run has a tenth of the viewers and the same bound for each.
+/// The short run has a tenth of the viewers and the same bound for each: 32 KiB, and 2 MB for all of them.
 #[test]
 fn a_crowd_costs_a_thread_each_and_little_memory() {
     let _alone = alone();
@@ -144,7 +144,7 @@ fn a_crowd_costs_a_thread_each_and_little_memory() {
     let server = TestServer::start(&["--size", "448x336", "--fps", "30", "--max-clients", &most]);
     let picture = server.get("/snapshot?max_age=60000").body.len();
     assert!((12_000..30_000).contains(&picture), "a picture of about 20 KB: {picture}");
-    let before = server.footprint();
+    let (before, rss_before) = (server.footprint(), server.rss_kib());
     let sockets: Vec<TcpStream> = (0..viewers).map(|_| open_stream(&server)).collect();
     let frames_each = if is_long_run() { 30 } else { 60 };
     let shares = read_all_until_each_has(&sockets, frames_each * picture);
@@ -152,8 +152,9 @@ fn a_crowd_costs_a_thread_each_and_little_memory() {
     eprintln!("{viewers} viewers: {footprint:?}, {rss} KiB resident, shares {shares:?}");
     assert!(footprint.threads <= before.threads + viewers + 2, "a thread for each viewer: {footprint:?}");
     assert!(footprint.threads >= viewers, "all are connected: {footprint:?}");
-    let bound = 40_000 * viewers as u64 / 1_000 + if is_long_run() { 0 } else { 10_000 };
-    assert!(rss < bound, "{rss} KiB resident with {viewers} viewers, {bound} are allowed");
+    let grown = rss.saturating_sub(rss_before);
+    assert!(grown < viewers as u64 * 32 + 2_000, "{grown} KiB more with {viewers} viewers");
+    assert!(rss < 40_000, "{rss} KiB resident with {viewers} viewers");
     drop(sockets);
     server.wait_footprint(Footprint { threads: before.threads + 1, ..before }, PATIENCE);
 }

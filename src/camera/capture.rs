@@ -13,9 +13,10 @@ use log::{debug, info, warn};
 use parking_lot::Mutex;
 
 use super::controls::Panel;
-use super::pace::Pace;
+use super::rhythm::Rhythm;
 use super::still::{StillSettings, Stills};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
+use crate::delivery::Pace;
 use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
 use crate::hub::Hub;
 use crate::jpeg::{self, Fault, Picture};
@@ -43,6 +44,8 @@ const HUNG: Duration = Duration::from_secs(15);
 pub struct Settings {
     /// Size and rate to ask for.
     pub live: Mode,
+    /// Publish at most so many frames a second, evenly.
+    pub max_fps: Option<f64>,
     /// Let go of the camera after so long without anybody; `None` keeps it open always.
     pub idle: Option<Duration>,
     /// How full-resolution stills are taken.
@@ -60,7 +63,7 @@ pub struct Camera {
     /// What the controls are to be.
     pub(super) panel: Panel,
     status: Mutex<Status>,
-    pace: Mutex<Pace>,
+    rhythm: Mutex<Rhythm>,
     pub(super) counters: Counters,
     pub(super) stills: Stills,
     is_stopping: AtomicBool,
@@ -76,6 +79,18 @@ pub(super) struct Slot {
     pub(super) generation: u64,
     /// Sequence number of the newest frame made.
     sequence: u64,
+    /// Keeps to `max_fps`, across restarts and replugs.
+    limiter: Option<Pace>,
+}
+
+/// What the capture thread is there for just now.
+enum Need {
+    /// Somebody looks.
+    Pictures,
+    /// Nobody does, but it is not known whether there is a camera.
+    Knowledge,
+    /// Neither.
+    Nothing,
 }
 
 /// The running live stream.
@@ -150,6 +165,8 @@ pub struct Counters {
     pub broken: [AtomicU64; Fault::ALL.len()],
     /// Pictures that came without Huffman tables and were given the standard ones.
     pub dht_inserted: AtomicU64,
+    /// Whole pictures left out because of `--max-fps`.
+    pub thinned: AtomicU64,
     /// Frames that the driver's own numbering says were lost before we saw them.
     pub lost_by_driver: AtomicU64,
     /// Streams restarted by the stall watchdog.
@@ -197,10 +214,10 @@ impl Camera {
             settings,
             hub,
             pool: Pool::new(),
-            slot: Mutex::default(),
+            slot: Mutex::new(Slot { limiter: settings.max_fps.map(Pace::new), ..Slot::default() }),
             panel: Panel::default(),
             status: Mutex::new(status),
-            pace: Mutex::default(),
+            rhythm: Mutex::default(),
             counters: Counters::default(),
             stills: Stills::default(),
             is_stopping: AtomicBool::new(false),
@@ -218,8 +235,8 @@ impl Camera {
     }
 
     /// The rhythm of the newest pictures.
-    pub fn pace(&self) -> Pace {
-        self.pace.lock().clone()
+    pub fn rhythm(&self) -> Rhythm {
+        self.rhythm.lock().clone()
     }
 
     /// Does something with the open camera, between two of its pictures. Opens it first if it is closed.
@@ -244,8 +261,8 @@ impl Camera {
     /// Why no pictures can be had, unless the camera sleeps on purpose.
     pub fn trouble(&self) -> Option<String> {
         let is_hung = || {
-            let exposed = self.hub.newest().map_or(Duration::ZERO, |frame| frame.captured_at().mono);
-            os::monotonic().saturating_sub(exposed) > HUNG
+            let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
+            self.hub.newest().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
         };
         match self.status().phase {
             Phase::Asleep => None,
@@ -298,12 +315,16 @@ impl Camera {
     pub fn run(&self) {
         let mut patience = STALL;
         while !self.is_stopping() {
-            if !self.is_wanted() {
-                self.close(Phase::Asleep);
-                self.hub.wait_for_demand(None);
-                continue;
-            }
-            if let Err(error) = self.step(&mut patience) {
+            let done = match self.need() {
+                Need::Pictures => self.step(&mut patience),
+                Need::Knowledge => self.look_for_it(),
+                Need::Nothing => {
+                    self.close(Phase::Asleep);
+                    self.hub.wait_for_demand(None);
+                    continue;
+                }
+            };
+            if let Err(error) = done {
                 self.lose(&error);
                 self.back_off();
             }
@@ -311,16 +332,26 @@ impl Camera {
         self.close(Phase::Asleep);
     }
 
-    fn is_wanted(&self) -> bool {
-        match (self.settings.idle, self.hub.unwatched_for()) {
-            (None, _) | (_, None) => true,
-            // One that was lost is looked for until it is back, so that a health check tells the truth.
-            (Some(idle), Some(unwatched)) => match self.status.lock().phase {
-                Phase::Asleep => false,
-                Phase::Starting | Phase::Lost(_) => true,
-                Phase::Live => unwatched < idle,
-            },
+    fn need(&self) -> Need {
+        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.hub.unwatched_for()) else {
+            return Need::Pictures;
+        };
+        let is_open = self.slot.lock().device.is_some();
+        match self.status.lock().phase {
+            Phase::Live | Phase::Starting if is_open && unwatched < idle => Need::Pictures,
+            Phase::Starting | Phase::Lost(_) if !is_open => Need::Knowledge,
+            _ => Need::Nothing,
         }
+    }
+
+    /// Opens the camera and closes it again: whether it is there, for the log and for health checks, without its
+    /// light going on.
+    fn look_for_it(&self) -> Result<(), CameraError> {
+        self.open(&mut self.slot.lock())?;
+        self.close_device();
+        info!("the camera is there, and asleep until somebody looks");
+        self.status.lock().phase = Phase::Asleep;
+        Ok(())
     }
 
     /// One picture, or one tick without any.
@@ -387,7 +418,7 @@ impl Camera {
         slot.generation += 1;
         let want = self.settings.live;
         let mode = device.start(want, LIVE_BUFFERS)?;
-        *self.pace.lock() = Pace::default();
+        *self.rhythm.lock() = Rhythm::default();
         let mut status = self.status.lock();
         if status.mode != Some(mode) {
             if mode.size == want.size {
@@ -431,15 +462,21 @@ impl Camera {
 
     /// Takes the picture that is ready; `None` if it was not whole.
     fn take(&self, slot: &mut Slot) -> Result<Option<Arc<Frame>>, CameraError> {
-        let Slot { device: Some(device), live: Some(live), sequence, .. } = slot else { return Ok(None) };
+        let Slot { device: Some(device), live: Some(live), sequence, limiter, .. } = slot else { return Ok(None) };
         let mut frame = None;
-        device.take(&mut |raw| frame = self.accept(raw, live, *sequence + 1))?;
+        device.take(&mut |raw| frame = self.accept(raw, live, limiter, *sequence + 1))?;
         *sequence += u64::from(frame.is_some());
         Ok(frame)
     }
 
     /// Checks a live picture and makes a frame of it: the one copy.
-    fn accept(&self, raw: RawFrame<'_>, live: &mut Live, sequence: u64) -> Option<Arc<Frame>> {
+    fn accept(
+        &self,
+        raw: RawFrame<'_>,
+        live: &mut Live,
+        limiter: &mut Option<Pace>,
+        sequence: u64,
+    ) -> Option<Arc<Frame>> {
         if !raw.is_flagged
             && let Some(last) = live.driver_sequence.replace(raw.sequence)
         {
@@ -451,12 +488,16 @@ impl Camera {
             count(&self.counters.wrong_size);
             return None;
         }
-        count(&self.counters.frames);
         live.alive_at = Instant::now();
         live.has_pictures = true;
         let captured_at = stamp(raw.exposed_at, live.last_exposure);
         live.last_exposure = captured_at.mono;
-        self.pace.lock().add(captured_at.mono);
+        self.rhythm.lock().add(captured_at.mono);
+        if limiter.as_mut().is_some_and(|limiter| !limiter.takes(captured_at.mono)) {
+            count(&self.counters.thinned);
+            return None;
+        }
+        count(&self.counters.frames);
         let info = FrameInfo { sequence, captured_at, size };
         Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
     }
@@ -523,7 +564,7 @@ impl Camera {
             status.phase = phase;
         }
         drop(status);
-        // Whoever sees the count change asks for the reason.
+        // Last, so that whoever sees it finds the reason.
         count(&self.counters.failures);
     }
 
@@ -539,7 +580,7 @@ impl Camera {
         slot.live = None;
         slot.generation += 1;
         let was_open = slot.device.take().is_some();
-        *self.pace.lock() = Pace::default();
+        *self.rhythm.lock() = Rhythm::default();
         self.hub.camera_closed();
         let mut status = self.status.lock();
         status.mode = None;

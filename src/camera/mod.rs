@@ -7,7 +7,8 @@
 pub mod capture;
 pub mod controls;
 pub mod diagnose;
-pub mod pace;
+pub mod histogram;
+pub mod rhythm;
 #[cfg(test)]
 mod scripted;
 pub mod settle;

@@ -184,7 +184,7 @@ impl Stage {
             deadline: Duration::from_secs(1),
             min_interval: Duration::ZERO,
         };
-        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, idle: None, still };
+        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, max_fps: None, idle: None, still };
         let hub = Hub::new();
         let source = Scripted { script: Arc::new(script), calls: calls.clone() };
         let camera = Camera::new(Box::new(source), settings, hub.clone());
@@ -252,8 +252,9 @@ fn fault_2_unplugged_while_streaming_closes_at_once_and_comes_back() {
         _ => (GOOD.shot)(turn),
     };
     let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
     while stage.camera.failures() == 0 {
-        stage.live();
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(stage.calls.closes.load(Ordering::SeqCst), 1, "closed before the next attempt");
     assert!(stage.camera.reason().contains("gone"), "{}", stage.camera.reason());

@@ -12,6 +12,7 @@ use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::capture::{Camera, Slot, count, stamp};
+use super::histogram::Histogram;
 use super::settle::{Rule, Settling};
 use super::{CameraError, Device, ErrorKind, Mode};
 use crate::frame::{Frame, FrameInfo, Size};
@@ -77,6 +78,10 @@ pub struct Stills {
     pub answered: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
+    /// Times from the stop of the live stream to the first whole picture of a still's size.
+    pub switch_times: Histogram,
+    /// Times from there to the picture that was right.
+    pub settle_times: Histogram,
 }
 
 #[derive(Default)]
@@ -343,6 +348,8 @@ impl Camera {
             still.is_settled,
             settling.seen()
         );
+        self.stills.switch_times.add(still.switch);
+        self.stills.settle_times.add(settle);
         let mean = |old: Option<Duration>, new: Duration| Some(old.map_or(new, |old| (old * 3 + new) / 4));
         let mut state = self.stills.state.lock();
         let learned = &mut state.learned;

@@ -66,7 +66,8 @@ impl Answer {
     }
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {
-        let fields = vec![("Content-Type", content_type.into()), ("Access-Control-Allow-Origin", "*".into())];
+        // A page's address may hold a token: where we are asked from, only the origin is said.
+        let fields = vec![("Content-Type", content_type.into()), ("Referrer-Policy", "strict-origin".into())];
         Self { status, fields, body }
     }
 
@@ -89,6 +90,11 @@ impl Answer {
         };
         let head = self.head(version, body.len(), keep);
         connection.send_both(&head, if is_head { &[] } else { body })
+    }
+
+    /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
+    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), Gone> {
+        connection.send(&self.head(version, length, false))
     }
 
     /// tiny_http prints the head only: it drops `Connection`, obeys `TE: chunked` and sends bodies in small
@@ -126,7 +132,7 @@ mod tests {
             "Server: framehub/",
             "Content-Length: 1000000",
             "Retry-After: 2",
-            "Access-Control-Allow-Origin: *",
+            "Referrer-Policy: strict-origin",
             "Cache-Control: no-store",
         ] {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");

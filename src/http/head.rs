@@ -39,6 +39,12 @@ impl Head {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// All fields of this name, as they came.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
     fn count(&self, name: &str) -> usize {
         self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).count()
     }
@@ -46,10 +52,10 @@ impl Head {
     /// Whether the client wants to send another request on this connection.
     pub fn keeps_alive(&self) -> bool {
         let says = |word: &str| {
-            let connection = self.field("Connection").unwrap_or_default();
-            connection.split(',').any(|token| token.trim().eq_ignore_ascii_case(word))
+            let lines = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("Connection"));
+            lines.flat_map(|(_, value)| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
         };
-        if self.version == HTTPVersion(1, 0) { says("keep-alive") } else { !says("close") }
+        if self.version == HTTPVersion(1, 0) { says("keep-alive") && !says("close") } else { !says("close") }
     }
 }
 
@@ -125,7 +131,11 @@ impl Requests {
 
     /// Reads the body of the request just read.
     pub fn body(&mut self, head: &Head, connection: &Connection) -> Result<Vec<u8>, HeadError> {
-        if head.body_bytes > 0 && head.field("Expect").is_some() {
+        let expects = head.field("Expect").filter(|_| head.version == HTTPVersion(1, 1));
+        if expects.is_some_and(|what| !what.eq_ignore_ascii_case("100-continue")) {
+            return Err(HeadError::Refused(417, "only 100-continue can be expected"));
+        }
+        if head.body_bytes > 0 && expects.is_some() {
             connection.send(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| HeadError::Nothing)?;
         }
         let deadline = Instant::now() + HEAD_TIME;
@@ -170,8 +180,8 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
 
 /// RFC 9112, section 6.3: where the length of a body is in doubt, the connection cannot be trusted any further.
 fn body_bytes(head: &Head) -> Result<usize, HeadError> {
-    if head.count("Host") > 1 {
-        return Err(HeadError::Refused(400, "more than one Host"));
+    if head.count("Host") > 1 || head.count("Host") == 0 && head.version == HTTPVersion(1, 1) {
+        return Err(HeadError::Refused(400, "HTTP/1.1 wants one Host"));
     }
     let length = head.field("Content-Length");
     if head.field("Transfer-Encoding").is_some() {
@@ -209,35 +219,37 @@ mod tests {
         for (request, expected) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
             ("GET / HTTP/1.0\n\n", 200),
-            ("GET http://a/stream HTTP/1.1\r\n\r\n", 200),
+            ("GET http://a/stream HTTP/1.1\r\nHost: a\r\n\r\n", 200),
             ("GET / HTTP/1.1\r\nHost: a\r\n", 0),
             ("GET / HTTP/2.0\r\n\r\n", 505),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             ("GET /\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n folded\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\0\r\n\r\n", 400),
             ("\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03", 400),
-            ("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", 200),
-            ("GET / HTTP/1.1\r\nContent-Length: 200000000000\r\n\r\n", 413),
-            ("GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413),
-            ("GET / HTTP/1.1\r\nContent-Length: +3\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000000000\r\n\r\n", 413),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n", 413),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
         ] {
             assert_eq!(status(request), expected, "{request:?}");
         }
-        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", fields(64))), 200);
-        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", fields(65))), 431);
+        assert_eq!(status(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(64))), 200);
+        assert_eq!(status(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(65))), 431);
     }
 
     #[test]
     fn keep_alive_follows_version_and_field() {
         for (request, expected) in [
-            ("GET / HTTP/1.1\r\n\r\n", true),
-            ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", false),
-            ("GET / HTTP/1.1\r\nConnection: TE, Close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", false),
             ("GET / HTTP/1.0\r\n\r\n", false),
             ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
         ] {

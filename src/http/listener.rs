@@ -1,10 +1,13 @@
 //! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it answers 503
 //! where it can, waits a moment and goes on.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use log::warn;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::App;
+use super::unix::{self, SocketFile};
 use crate::os::{self, Event};
 
 /// Connections that may wait to be accepted: a hundred browsers arrive at once.
@@ -25,36 +29,89 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
 
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `ADDRESS:PORT`.
+    Tcp(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("give a path behind unix:, such as unix:/run/framehub/http.sock".into()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                format!(
+                    "\"{text}\" is no address; give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, \
+                     127.0.0.1:8080 or [::]:8080, or unix:PATH"
+                )
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Sockets that are being listened to.
-pub struct Listeners(Vec<Socket>);
+pub struct Listeners {
+    sockets: Vec<Socket>,
+    files: Vec<SocketFile>,
+}
 
 impl Listeners {
     /// Listens on all of these addresses, or on none, with an error for people.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, String> {
-        let bound = addresses.iter().map(|address| {
-            // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
-            let has_v4_twin = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            listen(*address, has_v4_twin).map_err(|error| explain(*address, &error))
-        });
-        bound.collect::<Result<_, _>>().map(Self)
+    pub fn bind(addresses: &[Listen], socket_mode: u32) -> Result<Self, String> {
+        let mut listeners = Self { sockets: Vec::new(), files: Vec::new() };
+        let is_v4 = |port| move |other: &Listen| matches!(other, Listen::Tcp(v4) if v4.is_ipv4() && v4.port() == port);
+        for address in addresses {
+            let socket = match address {
+                // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
+                Listen::Tcp(address) => bind(*address, addresses.iter().any(is_v4(address.port()))),
+                Listen::Unix(path) => {
+                    let (socket, file) = unix::bind(path, socket_mode)?;
+                    listeners.files.push(file);
+                    Ok(socket)
+                }
+            };
+            let socket = socket.and_then(listen).map_err(|error| explain(address, &error))?;
+            listeners.sockets.push(socket);
+        }
+        Ok(listeners)
     }
 
     /// What to open in a browser: the addresses, with the port that was chosen for port 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+    }
+
+    /// The files of Unix sockets.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(SocketFile::path)
     }
 
     /// Accepts until `stop` becomes readable or is closed at its other end.
     pub fn serve(&self, app: &Arc<App>, stop: BorrowedFd<'_>) -> io::Result<()> {
         let mut reserve = Reserve::new();
         let mut fds = vec![stop];
-        fds.extend(self.0.iter().map(AsFd::as_fd));
+        fds.extend(self.sockets.iter().map(AsFd::as_fd));
         loop {
             let events = os::poll_all(&fds, None)?;
             if events[0] != Event::Nothing {
                 return Ok(());
             }
-            for (socket, _) in self.0.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
+            for (socket, _) in self.sockets.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
                 if let Err(error) = accept(socket, app, &mut reserve) {
                     reserve.warn_once(&error);
                     os::poll([stop], Some(BACK_OFF))?;
@@ -64,20 +121,24 @@ impl Listeners {
     }
 }
 
-fn listen(address: SocketAddr, has_v4_twin: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, has_v4_twin: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(has_v4_twin)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<Socket> {
     socket.listen(BACKLOG)?;
     // Another process may share it (systemd), and a client may leave between poll and accept.
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-fn explain(address: SocketAddr, error: &io::Error) -> String {
+fn explain(address: &Listen, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --listen",
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 listens on all it has",

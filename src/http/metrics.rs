@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::App;
 use super::answer::Answer;
+use super::{App, ClientStats, End};
 use crate::camera::capture::Phase;
+use crate::camera::histogram::{BOUNDS, Histogram};
 use crate::jpeg::Fault;
 use crate::os;
 
@@ -15,8 +16,9 @@ pub fn answer(app: &App) -> Answer {
     server(&mut page, app);
     camera(&mut page, app);
     capture(&mut page, app);
-    // Stills (a count, histograms of switch and settling times) belong here.
+    stills(&mut page, app);
     clients(&mut page, app);
+    access(&mut page, app);
     Answer::metrics(page.text)
 }
 
@@ -64,12 +66,12 @@ fn camera(page: &mut Page, app: &App) {
 }
 
 fn capture(page: &mut Page, app: &App) {
-    let pace = app.camera.pace();
+    let rhythm = app.camera.rhythm();
     let counters = app.camera.counters();
     let help = "Pictures per second lately.";
-    page.single("framehub_capture_rate_hertz", "gauge", help, pace.rate(os::monotonic()));
+    page.single("framehub_capture_rate_hertz", "gauge", help, rhythm.rate(os::monotonic()));
     let help = "Standard deviation of the time between two pictures lately.";
-    page.single("framehub_capture_jitter_seconds", "gauge", help, pace.jitter().as_secs_f64());
+    page.single("framehub_capture_jitter_seconds", "gauge", help, rhythm.jitter().as_secs_f64());
     for (name, help, counter) in [
         ("framehub_capture_frames_total", "Whole pictures.", &counters.frames),
         ("framehub_capture_dht_inserted_total", "Pictures that came without Huffman tables.", &counters.dht_inserted),
@@ -78,6 +80,7 @@ fn capture(page: &mut Page, app: &App) {
             "Frames that the driver counted and never gave.",
             &counters.lost_by_driver,
         ),
+        ("framehub_capture_thinned_frames_total", "Whole pictures left out for --max-fps.", &counters.thinned),
         ("framehub_capture_restarts_total", "Streams restarted since no picture came.", &counters.restarts),
         ("framehub_camera_opens_total", "Times the camera was opened.", &counters.opens),
         ("framehub_camera_failures_total", "Times the camera could not be opened or failed.", &counters.failures),
@@ -96,8 +99,73 @@ fn capture(page: &mut Page, app: &App) {
     page.sample(&[("cause", "wrong_size")], get(&counters.wrong_size));
 }
 
+fn stills(page: &mut Page, app: &App) {
+    let stills = app.camera.stills();
+    for (name, help, counter) in [
+        ("framehub_stills_answered_total", "Full-resolution pictures given to clients.", &stills.answered),
+        ("framehub_still_switches_total", "Times the camera was switched for one.", &stills.switches),
+        ("framehub_still_failures_total", "Attempts that gave no picture.", &stills.failures),
+    ] {
+        page.single(name, "counter", help, get(counter));
+    }
+    let help = "Time from the stop of the live stream to a still's first whole picture.";
+    page.histogram("framehub_still_switch_seconds", help, &stills.switch_times);
+    let help = "Time from a still's first whole picture to the one that was right.";
+    page.histogram("framehub_still_settle_seconds", help, &stills.settle_times);
+}
+
 fn clients(page: &mut Page, app: &App) {
-    page.single("framehub_clients", "gauge", "Streams being sent now.", app.places.streams() as f64);
+    let clients = app.clients();
+    page.single("framehub_clients", "gauge", "Viewers now.", clients.len() as f64);
+    type Figure = fn(&ClientStats) -> Option<f64>;
+    let families: [(&str, &str, &str, Figure); 5] = [
+        (
+            "framehub_client_frames_total",
+            "counter",
+            "Frames sent to a viewer who is here.",
+            |c| Some(c.frames() as f64),
+        ),
+        ("framehub_client_bytes_total", "counter", "Bytes sent to a viewer who is here.", |c| Some(c.bytes() as f64)),
+        ("framehub_client_skipped_frames_total", "counter", "Frames for which it was not ready.", |c| {
+            Some(c.skipped() as f64)
+        }),
+        ("framehub_client_stalls_total", "counter", "Parts during which it took nothing for a second.", |c| {
+            Some(c.stalls() as f64)
+        }),
+        // None before the first.
+        ("framehub_client_age_seconds", "gauge", "Age of the last frame that it was sent.", |c| {
+            c.age().map(|age| age.as_secs_f64())
+        }),
+    ];
+    for (name, kind, help, figure) in families {
+        page.family(name, kind, help);
+        for client in &clients {
+            let Some(value) = figure(client) else { continue };
+            let id = client.id.to_string();
+            page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value);
+        }
+    }
+    let totals = app.totals();
+    page.family("framehub_clients_ended_total", "counter", "Viewers that have left, by the reason.");
+    for (end, count) in End::ALL.iter().zip(totals.ended) {
+        page.sample(&[("reason", end.name())], count as f64);
+    }
+    for (name, help, value) in [
+        ("framehub_sent_frames_total", "Frames sent to viewers that have left.", totals.frames),
+        ("framehub_sent_bytes_total", "Bytes sent to viewers that have left.", totals.bytes),
+        ("framehub_skipped_frames_total", "Frames for which viewers that have left were not ready.", totals.skipped),
+        ("framehub_stalls_total", "Stalls of viewers that have left.", totals.stalls),
+    ] {
+        page.single(name, "counter", help, value as f64);
+    }
+    let (frames, bytes, _) = app.hub.ring_holds();
+    page.single("framehub_ring_frames", "gauge", "Frames kept for ?mode=all and /clip.", frames as f64);
+    page.single("framehub_ring_bytes", "gauge", "Memory that they take.", bytes as f64);
+}
+
+fn access(page: &mut Page, app: &App) {
+    let help = "Requests with a credential that is none of ours.";
+    page.single("framehub_wrong_credentials_total", "counter", help, app.gate.wrong() as f64);
 }
 
 fn get(counter: &AtomicU64) -> f64 {
@@ -126,6 +194,18 @@ impl Page {
             let _ = write!(self.text, "{label}=\"{}\"", escape(text));
         }
         let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    /// A family of how long something took.
+    fn histogram(&mut self, name: &'static str, help: &str, times: &Histogram) {
+        self.family(name, "histogram", help);
+        let counts = times.cumulated();
+        let bounds = BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(counts) {
+            let _ = writeln!(self.text, "{name}_bucket{{le=\"{bound}\"}} {count}");
+        }
+        let all = counts[counts.len() - 1];
+        let _ = write!(self.text, "{name}_sum {}\n{name}_count {all}\n", times.seconds());
     }
 
     /// A family of one sample.

@@ -4,8 +4,13 @@
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 mod answer;
+mod auth;
+mod client;
+mod clip;
 mod connection;
 mod controls;
+mod forwarded;
+mod gate;
 mod head;
 mod listener;
 mod metrics;
@@ -13,12 +18,15 @@ mod mjpg_streamer;
 mod page;
 mod places;
 mod route;
+mod site;
 mod snapshot;
 mod state;
 mod still;
 mod stream;
+mod unix;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
@@ -26,13 +34,21 @@ use socket2::{SockAddr, Socket};
 use tiny_http::{HTTPVersion, Method};
 
 use self::answer::Answer;
+pub use self::auth::{Credentials, Right};
+pub use self::client::{ClientStats, End, Totals};
+use self::clip::ClipMemory;
 use self::connection::Connection;
 pub use self::controls::ControlAccess;
+pub use self::forwarded::Proxy;
+pub use self::gate::Access;
+use self::gate::{Gate, Refusal};
 use self::head::{Head, HeadError, Requests};
-pub use self::listener::{Listeners, clickable};
-use self::places::{Kind, Place, Places};
-use self::route::Route;
+pub use self::listener::{Listen, Listeners, clickable};
+use self::places::{Full, Place, Places, ViewerPermit};
+use self::route::{Effect, Route};
+pub use self::site::{Sites, parse_origin};
 use crate::camera::capture::{Camera, Phase};
+use crate::delivery::Mode;
 use crate::hub::Hub;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
@@ -47,26 +63,52 @@ pub struct App {
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
     places: Arc<Places>,
+    clips: ClipMemory,
     settings: Settings,
+    gate: Gate,
     started_at: Instant,
 }
 
 /// How clients are to be answered.
-#[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most streams at a time.
-    pub max_clients: usize,
+    /// How many may look, and how they do if they do not say.
+    pub admission: Admission,
     /// What clients may do with the camera's controls.
     pub controls: ControlAccess,
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<String>,
+    /// Who may come in.
+    pub access: Access,
+}
+
+/// How many may look, and how they do if they do not say.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// Most viewers at a time.
+    pub max_clients: usize,
+    /// Most of them from one address; `None` does not count them by address.
+    pub max_per_address: Option<usize>,
+    /// The mode of those who name none.
+    pub mode: Mode,
 }
 
 impl App {
     /// An HTTP side for this hub and camera.
-    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, settings: Settings) -> Arc<Self> {
-        let places = Places::new(settings.max_clients);
-        Arc::new(Self { hub, camera, places, settings, started_at: Instant::now() })
+    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, mut settings: Settings) -> Arc<Self> {
+        let gate = Gate::new(std::mem::take(&mut settings.access));
+        let places = Places::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let clips = ClipMemory::new(hub.ring_holds().2);
+        Arc::new(Self { hub, camera, places, clips, settings, gate, started_at: Instant::now() })
+    }
+
+    /// What is counted about every viewer that is here now.
+    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
+        self.places.clients()
+    }
+
+    /// Sums over the viewers that have left.
+    pub fn totals(&self) -> Totals {
+        self.places.totals()
     }
 
     /// The most descriptors and threads that clients can take.
@@ -87,7 +129,7 @@ impl App {
 
     /// A connection's thread.
     fn converse(&self, socket: Arc<Socket>, address: &SockAddr, mut place: Place) {
-        let connection = match Connection::new(socket, address) {
+        let mut connection = match Connection::new(socket, address) {
             Ok(connection) => connection,
             // It was gone before its options could be set.
             Err(error) => return debug!("connection lost error=\"{error}\""),
@@ -97,27 +139,37 @@ impl App {
             let head = requests.next(&connection);
             place.end_head();
             let goes_on = match head.and_then(|head| Ok((requests.body(&head, &connection)?, head))) {
-                Ok((body, head)) => self.respond(&connection, &head, &body),
+                Ok((body, head)) => {
+                    connection.speaks_for(self.gate.client(connection.address(), &head));
+                    self.respond(&connection, &head, &body, &mut place)
+                }
                 Err(HeadError::Nothing) => return,
                 Err(HeadError::Refused(status, why)) => {
                     debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
                     // Whether it arrives changes nothing: the connection ends.
-                    let _ = self.sign(Answer::text(status, why)).send(&connection, &HTTPVersion(1, 1), false, false);
+                    let answer = self.sign(Answer::text(status, why), None);
+                    let _ = answer.send(&connection, &HTTPVersion(1, 1), false, false);
                     false
                 }
             };
+            // One that is only being seen out is as idle as one that owes us a head, and counts as such.
+            place.begin_head();
             if !goes_on {
                 return connection.linger();
             }
-            place.begin_head();
         }
     }
 
     /// Answers one request; `true` if the connection can take another.
-    fn respond(&self, connection: &Connection, head: &Head, body: &[u8]) -> bool {
+    fn respond(&self, connection: &Connection, head: &Head, body: &[u8], place: &mut Place) -> bool {
         let is_head = head.method == Method::Head;
         let keep = head.keeps_alive();
-        let say = |answer: Answer| self.sign(answer).send(connection, &head.version, is_head, keep).is_ok() && keep;
+        let say = |answer: Answer| {
+            self.sign(answer, head.field("Origin")).send(connection, &head.version, is_head, keep).is_ok() && keep
+        };
+        if head.method == Method::Options && head.target == "*" {
+            return say(preflight(Route::Page));
+        }
         let Some((route, query)) = Route::decode(&head.target) else {
             return say(Answer::text(404, "there is nothing here; / shows what there is"));
         };
@@ -129,18 +181,40 @@ impl App {
             }
             _ => {}
         }
-        if let Some(refusal) = self.refuse(route, &head.method) {
+        let effect = route.effect(&head.method);
+        let refusal = self.gate.admit(effect, head, &query).err();
+        let is_stranger = refusal.is_some();
+        match refusal {
+            Some(Refusal::Wrong(answer)) => {
+                self.gate.count_wrong(connection.peer());
+                // Who waits here is as idle as one who owes us a head, and as easily pushed out.
+                place.begin_head();
+                thread::sleep(gate::PENALTY);
+                place.end_head();
+                return say(answer);
+            }
+            // What machines ask to find out whether we are well, browsers in any case, and our page without the token
+            // that is in its own address. The page's files are no secret.
+            Some(Refusal::Missing(_))
+                if matches!(route, Route::Health | Route::Favicon | Route::Style | Route::Script) => {}
+            Some(Refusal::Missing(answer) | Refusal::Other(answer)) => return say(answer),
+            None => {}
+        }
+        if let Some(refusal) = self.refuse(route, effect) {
             return say(refusal);
         }
-        let kind = if route == Route::Stream { Kind::Stream } else { Kind::Short };
-        let Some(_permit) = self.places.take(kind) else {
-            return say(Answer::unavailable("all places are taken (see --max-clients)"));
+        match route {
+            Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
+            Route::Clip => return clip::answer(self, connection, head, &query).is_some_and(say),
+            _ => {}
+        }
+        let Some(_permit) = self.places.take_short() else {
+            return say(Answer::unavailable(Full::House.reason()));
         };
         match route {
-            Route::Stream => {
-                stream::serve(self, connection, &head.method);
-                false
-            }
+            // Answered above: viewers have places of their own.
+            Route::Stream | Route::Clip => false,
+            Route::ClipIndex => say(clip::index(self, &query)),
             Route::Snapshot => say(either(snapshot::answer(self, &query))),
             Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
@@ -151,33 +225,43 @@ impl App {
             Route::Command => say(mjpg_streamer::command(self, &query)),
             Route::State => say(state::answer(self)),
             Route::Metrics => say(metrics::answer(self)),
-            Route::Health => say(self.health()),
+            Route::Health => say(self.health(is_stranger)),
         }
     }
 
-    /// Why this client may not have what it asks for, if so: the one place for all such questions.
-    fn refuse(&self, route: Route, method: &Method) -> Option<Answer> {
-        let changes = route.changes_something(method);
-        let access = self.settings.controls;
+    /// What nobody may have here.
+    fn refuse(&self, route: Route, effect: Effect) -> Option<Answer> {
+        let changes = effect == Effect::Changes;
         match route {
-            Route::Controls => access.refuses(changes).map(|why| Answer::text(403, why)),
+            Route::Controls => self.settings.controls.refuses(changes).map(|why| Answer::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.
-            Route::Command | Route::InputJson => access.refuses(changes).map(|why| Answer::text(501, why)),
+            Route::Command | Route::InputJson => {
+                self.settings.controls.refuses(changes).map(|why| Answer::text(501, why))
+            }
             _ => None,
         }
     }
 
-    /// Puts our name, or the one that was asked for, on an answer.
-    fn sign(&self, answer: Answer) -> Answer {
-        match &self.settings.server_header {
+    /// Puts on an answer who we are, or who we were told to be, and which pages may read it.
+    fn sign(&self, answer: Answer, origin: Option<&str>) -> Answer {
+        let answer = match &self.settings.server_header {
             Some(name) => answer.with("Server", name),
             None => answer,
-        }
+        };
+        self.gate.cors(origin).into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
     }
 
-    /// 200 while pictures can be had, or the camera is asleep on purpose.
-    fn health(&self) -> Answer {
+    /// A viewer's place, or the answer that there is none.
+    fn place_for(&self, connection: &Connection, head: &Head, mode: &'static str) -> Result<ViewerPermit, Answer> {
+        let user_agent = head.field("User-Agent").unwrap_or_default();
+        let place = self.places.take_viewer(connection, user_agent, mode);
+        place.map_err(|full| Answer::unavailable(full.reason()))
+    }
+
+    /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.
+    fn health(&self, is_stranger: bool) -> Answer {
         match self.camera.trouble() {
+            Some(_) if is_stranger => Answer::unavailable("no pictures now; who may look is told why"),
             Some(why) => Answer::unavailable(why),
             None if self.camera.status().phase == Phase::Asleep => {
                 Answer::text(200, "ok: the camera is asleep until somebody looks")

@@ -1,25 +1,35 @@
 //! Who may stay: every connection's socket, and the three budgets that keep them from locking each other out.
 //!
-//! Streams have `--max-clients` places; short requests have those that streams leave free and 16 more, so viewers
-//! never lock out a snapshot; unfinished heads have 256, whose oldest is closed for a newcomer, so silent
-//! connections lock out nobody.
+//! Viewers (streams and clips) have `--max-clients` places; short requests have those that viewers leave free and
+//! 16 more, so viewers never lock out a snapshot; unfinished heads have 256, whose oldest is closed for a newcomer,
+//! so silent connections lock out nobody.
+//!
+//! When the viewers' places are full, a viewer whose socket has taken nothing for 2 s makes room for a newcomer:
+//! browsers leave such ghosts. One that keeps taking frames never does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use log::info;
 use parking_lot::{Condvar, Mutex};
 use socket2::Socket;
 
+use super::client::{ClientStats, End, Totals};
+use super::connection::Connection;
+
 /// Unfinished request heads, idle keep-alive connections among them.
 const HEADS: usize = 256;
-/// Places for short requests beyond those for streams.
+/// Places for short requests beyond those for viewers.
 const SHORT_EXTRA: usize = 16;
+/// A viewer whose socket has taken nothing for so long can be asked to make room.
+const GHOST: Duration = Duration::from_secs(2);
 
 /// The budgets and the connections that fill them.
 pub struct Places {
     max_clients: usize,
+    max_per_address: Option<usize>,
     state: Mutex<State>,
     left: Condvar,
 }
@@ -30,23 +40,39 @@ struct State {
     connections: HashMap<u64, Arc<Socket>>,
     /// Connections that owe us a head, by the order in which they began to.
     heads: BTreeMap<u64, Arc<Socket>>,
-    streams: usize,
+    viewers: BTreeMap<u64, Viewer>,
     shorts: usize,
+    totals: Totals,
 }
 
-/// What a connection wants to do next.
+struct Viewer {
+    stats: Arc<ClientStats>,
+    socket: Arc<Socket>,
+}
+
+/// Why there is no place for a viewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// An endless answer.
-    Stream,
-    /// Any other.
-    Short,
+pub enum Full {
+    /// None for anybody.
+    House,
+    /// None for this address.
+    Address,
+}
+
+impl Full {
+    /// In words, for an answer 503.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::House => "all places are taken (see --max-clients)",
+            Self::Address => "all places for your address are taken (see --max-clients-per-address)",
+        }
+    }
 }
 
 impl Places {
-    /// Room for `max_clients` streams and what goes with them.
-    pub fn new(max_clients: usize) -> Arc<Self> {
-        Arc::new(Self { max_clients, state: Mutex::default(), left: Condvar::new() })
+    /// Room for `max_clients` viewers and what goes with them, so many of them from one address.
+    pub fn new(max_clients: usize, max_per_address: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { max_clients, max_per_address, state: Mutex::default(), left: Condvar::new() })
     }
 
     /// Threads that can exist because of clients; descriptors too.
@@ -66,23 +92,53 @@ impl Places {
         place
     }
 
-    /// A place for one request; `None` when the house is full. Given back on drop.
-    pub fn take(self: &Arc<Self>, kind: Kind) -> Option<Permit> {
+    /// A place for one short request; `None` when the house is full. Given back on drop.
+    pub fn take_short(self: &Arc<Self>) -> Option<ShortPermit> {
         let mut state = self.state.lock();
-        let has_room = state.streams + state.shorts < self.max_clients + SHORT_EXTRA;
-        if !has_room || kind == Kind::Stream && state.streams >= self.max_clients {
+        if state.viewers.len() + state.shorts >= self.max_clients + SHORT_EXTRA {
             return None;
         }
-        match kind {
-            Kind::Stream => state.streams += 1,
-            Kind::Short => state.shorts += 1,
-        }
-        Some(Permit { places: self.clone(), kind })
+        state.shorts += 1;
+        Some(ShortPermit { places: self.clone() })
     }
 
-    /// Streams being sent now.
-    pub fn streams(&self) -> usize {
-        self.state.lock().streams
+    /// A viewer's place. Given back on drop.
+    ///
+    /// # Errors
+    /// When there is none, and nobody who could make room.
+    pub fn take_viewer(
+        self: &Arc<Self>,
+        connection: &Connection,
+        user_agent: &str,
+        mode: &'static str,
+    ) -> Result<ViewerPermit, Full> {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let stats = Arc::new(ClientStats::new(state.next, connection, user_agent, mode));
+        if let Some(most) = self.max_per_address {
+            let is_same = |viewer: &Viewer| viewer.stats.peer == stats.peer;
+            if state.viewers.values().filter(|viewer| is_same(viewer)).count() >= most {
+                state.make_room(&stats, is_same).ok_or(Full::Address)?;
+            }
+        }
+        let has_room = state.viewers.len() + state.shorts < self.max_clients + SHORT_EXTRA;
+        if !has_room || state.viewers.len() >= self.max_clients {
+            state.make_room(&stats, |_| true).ok_or(Full::House)?;
+        }
+        state.viewers.insert(stats.id, Viewer { stats: stats.clone(), socket: connection.socket().clone() });
+        drop(state);
+        info!("viewer came client={} id={} mode={mode}", stats.peer, stats.id);
+        Ok(ViewerPermit { places: self.clone(), stats, end: End::Left })
+    }
+
+    /// What is counted about every viewer that is here now.
+    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
+        self.state.lock().viewers.values().map(|viewer| viewer.stats.clone()).collect()
+    }
+
+    /// Sums over those who have left.
+    pub fn totals(&self) -> Totals {
+        self.state.lock().totals
     }
 
     /// Ends those connections that are only waiting for a request.
@@ -108,6 +164,19 @@ impl Places {
             }
         }
         true
+    }
+}
+
+impl State {
+    /// Puts out one of these who takes nothing, if there is one: the newcomer's twin first, then who has been stuck
+    /// for longest. Its place is free at once; its thread ends a little later.
+    fn make_room(&mut self, newcomer: &ClientStats, among: impl Fn(&Viewer) -> bool) -> Option<()> {
+        let ghosts = self.viewers.values().filter(|viewer| among(viewer) && viewer.stats.stuck_for() >= GHOST);
+        let id = ghosts.max_by_key(|ghost| (ghost.stats.is_twin_of(newcomer), ghost.stats.stuck_for()))?.stats.id;
+        let ghost = self.viewers.remove(&id)?;
+        ghost.stats.put_out();
+        close(&ghost.socket);
+        Some(())
     }
 }
 
@@ -157,19 +226,56 @@ impl Drop for Place {
     }
 }
 
-/// The right to answer one request; see [`Places::take`].
-pub struct Permit {
+/// The right to answer one short request; see [`Places::take_short`].
+pub struct ShortPermit {
     places: Arc<Places>,
-    kind: Kind,
 }
 
-impl Drop for Permit {
+impl Drop for ShortPermit {
     fn drop(&mut self) {
+        self.places.state.lock().shorts -= 1;
+    }
+}
+
+/// A viewer's place; see [`Places::take_viewer`].
+pub struct ViewerPermit {
+    places: Arc<Places>,
+    stats: Arc<ClientStats>,
+    end: End,
+}
+
+impl ViewerPermit {
+    /// What is counted about this viewer.
+    pub fn stats(&self) -> &Arc<ClientStats> {
+        &self.stats
+    }
+
+    /// Gives the place back and says why.
+    pub fn leave(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl Drop for ViewerPermit {
+    fn drop(&mut self) {
+        let (stats, end) = (&self.stats, self.end);
         let mut state = self.places.state.lock();
-        match self.kind {
-            Kind::Stream => state.streams -= 1,
-            Kind::Short => state.shorts -= 1,
-        }
+        // It is gone already if it had to make room.
+        state.viewers.remove(&stats.id);
+        state.totals.add(stats, end);
+        drop(state);
+        info!(
+            "viewer left client={} id={} mode={} reason=\"{}\" frames={} bytes={} skipped={} stalls={} seconds={:.1}",
+            stats.peer,
+            stats.id,
+            stats.mode,
+            end.reason(),
+            stats.frames(),
+            stats.bytes(),
+            stats.skipped(),
+            stats.stalls(),
+            stats.here_for().as_secs_f64()
+        );
     }
 }
 
@@ -184,21 +290,83 @@ mod tests {
         (Arc::new(ours), theirs)
     }
 
+    fn connection() -> (Connection, Socket) {
+        let (ours, theirs) = socket();
+        let address = ours.peer_addr().unwrap();
+        (Connection::new(ours, &address).unwrap(), theirs)
+    }
+
+    /// A viewer, and the end of its socket that a browser would have.
+    fn viewer(places: &Arc<Places>, user_agent: &str) -> Result<(ViewerPermit, Connection, Socket), Full> {
+        let (connection, theirs) = connection();
+        let permit = places.take_viewer(&connection, user_agent, "newest")?;
+        Ok((permit, connection, theirs))
+    }
+
+    /// Whether its socket was closed under it.
+    fn is_closed(theirs: &Socket) -> bool {
+        theirs.set_nonblocking(true).unwrap();
+        matches!(std::io::Read::read(&mut &*theirs, &mut [0; 8]), Ok(0))
+    }
+
     #[test]
-    fn streams_never_lock_out_short_requests() {
-        let places = Places::new(2);
-        let streams: Vec<_> = (0..2).map(|_| places.take(Kind::Stream).expect("room")).collect();
-        assert!(places.take(Kind::Stream).is_none());
-        let shorts: Vec<_> = (0..16).map(|_| places.take(Kind::Short).expect("room")).collect();
-        assert!(places.take(Kind::Short).is_none());
-        drop(streams);
-        assert!(places.take(Kind::Short).is_some() && places.streams() == 0);
+    fn viewers_never_lock_out_short_requests() {
+        let places = Places::new(2, None);
+        let viewers: Vec<_> = (0..2).map(|_| viewer(&places, "").expect("room")).collect();
+        assert_eq!(viewer(&places, "").map(drop), Err(Full::House));
+        let shorts: Vec<_> = (0..16).map(|_| places.take_short().expect("room")).collect();
+        assert!(places.take_short().is_none());
+        drop(viewers);
+        assert!(places.take_short().is_some() && places.clients().is_empty());
         drop(shorts);
     }
 
     #[test]
+    fn only_who_takes_nothing_makes_room_and_twins_come_first() {
+        let places = Places::new(3, None);
+        let taking = viewer(&places, "Safari").unwrap();
+        let (other, twin) = (viewer(&places, "VLC").unwrap(), viewer(&places, "Safari").unwrap());
+        taking.1.flow().waits(Duration::from_millis(1900));
+        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::House), "1.9 s are forgiven");
+        other.1.flow().waits(Duration::from_secs(5));
+        twin.1.flow().waits(Duration::from_secs(3));
+        let first = viewer(&places, "Safari").unwrap();
+        assert!(is_closed(&twin.2) && !is_closed(&other.2) && twin.0.stats().was_put_out());
+        let second = viewer(&places, "Safari").unwrap();
+        assert!(is_closed(&other.2) && !is_closed(&taking.2));
+        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::House));
+        // Those who were put out have no place to give back.
+        other.0.leave(End::MadeRoom);
+        twin.0.leave(End::MadeRoom);
+        let ids = |viewers: &[&ViewerPermit]| viewers.iter().map(|permit| permit.stats().id).collect::<Vec<_>>();
+        let here: Vec<u64> = places.clients().iter().map(|stats| stats.id).collect();
+        assert_eq!(here, ids(&[&taking.0, &first.0, &second.0]));
+        assert_eq!(places.totals().ended[End::MadeRoom as usize], 2);
+    }
+
+    #[test]
+    fn an_address_can_have_a_limit_of_its_own() {
+        let places = Places::new(10, Some(2));
+        let first = viewer(&places, "").unwrap();
+        let _second = viewer(&places, "").unwrap();
+        assert_eq!(viewer(&places, "").map(drop), Err(Full::Address));
+        first.1.flow().waits(Duration::from_secs(2));
+        assert!(viewer(&places, "").is_ok() && is_closed(&first.2));
+    }
+
+    #[test]
+    fn every_reason_is_counted_in_its_own_place() {
+        for (at, end) in End::ALL.into_iter().enumerate() {
+            assert_eq!(end as usize, at, "{}", end.name());
+            let places = Places::new(1, None);
+            viewer(&places, "").unwrap().0.leave(end);
+            assert_eq!((places.totals().ended[at], places.totals().ended.iter().sum()), (1, 1u64));
+        }
+    }
+
+    #[test]
     fn the_oldest_unfinished_head_makes_room() {
-        let places = Places::new(1);
+        let places = Places::new(1, None);
         let (first, mut first_peer) = socket();
         let _first = places.admit(first);
         let rest: Vec<_> = (0..HEADS).map(|_| socket()).collect();
@@ -211,7 +379,7 @@ mod tests {
 
     #[test]
     fn empties_when_all_have_left() {
-        let places = Places::new(1);
+        let places = Places::new(1, None);
         let (ours, _theirs) = socket();
         let place = places.admit(ours);
         assert!(!places.wait_empty(Instant::now() + Duration::from_millis(10)));

@@ -11,6 +11,10 @@ pub enum Route {
     Stream,
     /// `/snapshot`, `/snapshot.jpg`, `/?action=snapshot`; `/jpg` (ESP32): one picture.
     Snapshot,
+    /// `/clip`: the last seconds as one file.
+    Clip,
+    /// `/clip?format=json`: what is in it.
+    ClipIndex,
     /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
     Still,
     /// `/warm`: keeps the camera ready for a still to come.
@@ -52,6 +56,8 @@ impl Route {
             },
             "stream" | "stream.mjpg" | "mjpg" | "mjpeg/1" => Self::Stream,
             "snapshot" | "snapshot.jpg" | "jpg" => Self::Snapshot,
+            "clip" if query.get("format").as_deref() == Some("json") => Self::ClipIndex,
+            "clip" => Self::Clip,
             "still" | "full_res" => Self::Still,
             "warm" => Self::Warm,
             "controls" => Self::Controls,
@@ -80,14 +86,26 @@ impl Route {
         }
     }
 
-    /// Whether such a request does something to the camera. All that do are checked in one place.
-    pub fn changes_something(self, method: &Method) -> bool {
+    /// What such a request does besides showing something. All that do more are checked in one place.
+    pub fn effect(self, method: &Method) -> Effect {
         match self {
-            Self::Still | Self::Warm | Self::Command => true,
-            Self::Controls => *method == Method::Post,
-            _ => false,
+            Self::Still | Self::Warm => Effect::Disturbs,
+            Self::Command => Effect::Changes,
+            Self::Controls if *method == Method::Post => Effect::Changes,
+            _ => Effect::Looks,
         }
     }
+}
+
+/// What a request does besides showing something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Looks,
+    /// It has the camera do something for a moment, which others notice.
+    Disturbs,
+    /// Afterwards something is different for everybody.
+    Changes,
 }
 
 /// Path and query of a target in origin form or absolute form.
@@ -173,6 +191,8 @@ mod tests {
             ("/snapshot?bypassCache=1", Some(Snapshot)),
             ("/snapshot.jpg", Some(Snapshot)),
             ("/jpg", Some(Snapshot)),
+            ("/clip?last=20s", Some(Clip)),
+            ("/clip?last=20s&format=json", Some(ClipIndex)),
             ("/still", Some(Still)),
             ("/snapshot?size=max", Some(Still)),
             ("/?action=snapshot&size=max", Some(Still)),
@@ -233,19 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_something() {
-        for (target, method, changes) in [
-            ("/controls", Method::Post, true),
-            ("/controls?brightness=1", Method::Get, false),
-            ("/?action=command&id=1", Method::Get, true),
-            ("/still", Method::Get, true),
-            ("/snapshot?size=max", Method::Get, true),
-            ("/warm", Method::Get, true),
-            ("/input.json", Method::Get, false),
-            ("/stream", Method::Post, false),
+    fn what_does_more_than_look() {
+        for (target, method, effect) in [
+            ("/controls", Method::Post, Effect::Changes),
+            ("/controls?brightness=1", Method::Get, Effect::Looks),
+            ("/?action=command&id=1", Method::Get, Effect::Changes),
+            ("/still", Method::Get, Effect::Disturbs),
+            ("/full_res", Method::Head, Effect::Disturbs),
+            ("/snapshot?size=max", Method::Get, Effect::Disturbs),
+            ("/?action=snapshot&size=max", Method::Get, Effect::Disturbs),
+            ("/warm", Method::Post, Effect::Disturbs),
+            ("/snapshot", Method::Get, Effect::Looks),
+            ("/input.json", Method::Get, Effect::Looks),
+            ("/stream", Method::Post, Effect::Looks),
+            ("/state", Method::Get, Effect::Looks),
         ] {
             let (route, _) = Route::decode(target).unwrap();
-            assert_eq!(route.changes_something(&method), changes, "{method} {target}");
+            assert_eq!(route.effect(&method), effect, "{method} {target}");
         }
     }
 }

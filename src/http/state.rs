@@ -1,12 +1,14 @@
 //! `/state`: what goes on, as JSON. First in uStreamer's shape, for programs that know that; all the rest is under
 //! `framehub`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::App;
 use super::answer::Answer;
+use super::{App, ClientStats, End};
 use crate::camera::Identity;
 use crate::camera::capture::Phase;
 use crate::jpeg::Fault;
@@ -17,8 +19,9 @@ pub fn answer(app: &App) -> Answer {
     let status = app.camera.status();
     let mode = status.mode;
     let size = mode.map(|mode| mode.size).or_else(|| app.hub.newest().map(|frame| frame.size()));
-    let captured_fps = app.camera.pace().rate(os::monotonic()).round() as u64;
+    let captured_fps = app.camera.rhythm().rate(os::monotonic()).round() as u64;
     let trouble = app.camera.trouble();
+    let clients = app.clients();
     Answer::json(&json!({
         "ok": true,
         "result": {
@@ -35,8 +38,8 @@ pub fn answer(app: &App) -> Answer {
             },
             "stream": {
                 "queued_fps": captured_fps,
-                "clients": app.places.streams(),
-                "clients_stat": {},
+                "clients": clients.len(),
+                "clients_stat": ustreamer_clients(&clients),
             },
         },
         "framehub": {
@@ -54,8 +57,11 @@ pub fn answer(app: &App) -> Answer {
                 "controls": app.settings.controls.name(),
             },
             "capture": capture(app),
-            // Stills (their number, switch and settling times) belong here.
-            "clients": [],
+            "stills": stills(app),
+            "ring": ring(app),
+            "clients": clients.iter().map(|client| self::client(client)).collect::<Vec<_>>(),
+            "ended": ended(app),
+            "wrong_credentials": app.gate.wrong(),
             "process": process(),
         },
     }))
@@ -73,7 +79,7 @@ fn identity(identity: &Identity) -> Value {
 }
 
 fn capture(app: &App) -> Value {
-    let pace = app.camera.pace();
+    let rhythm = app.camera.rhythm();
     let counters = app.camera.counters();
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut broken: Map<_, _> = Fault::ALL
@@ -84,16 +90,79 @@ fn capture(app: &App) -> Value {
     broken.insert("flagged".into(), get(&counters.flagged).into());
     broken.insert("wrong_size".into(), get(&counters.wrong_size).into());
     json!({
-        "fps": pace.rate(os::monotonic()),
-        "jitter_ms": pace.jitter().as_secs_f64() * 1000.0,
+        "fps": rhythm.rate(os::monotonic()),
+        "jitter_ms": rhythm.jitter().as_secs_f64() * 1000.0,
         "frames": get(&counters.frames),
         "broken": broken,
         "dht_inserted": get(&counters.dht_inserted),
+        "thinned": get(&counters.thinned),
         "lost_by_driver": get(&counters.lost_by_driver),
         "restarts": get(&counters.restarts),
         "opens": get(&counters.opens),
         "failures": get(&counters.failures),
     })
+}
+
+fn stills(app: &App) -> Value {
+    let (stills, learned) = (app.camera.stills(), app.camera.learned());
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
+    json!({
+        "answered": get(&stills.answered),
+        "switches": get(&stills.switches),
+        "failures": get(&stills.failures),
+        "switch_ms": millis(learned.switch),
+        "settle_ms": millis(learned.settle),
+        "last_pause_ms": millis(learned.pause),
+        "luma": learned.luma,
+    })
+}
+
+fn ring(app: &App) -> Value {
+    let (frames, bytes, limit) = app.hub.ring_holds();
+    let replay = app.hub.replay_time().map(|time| time.as_secs_f64());
+    json!({"frames": frames, "bytes": bytes, "limit_bytes": limit, "replay_seconds": replay})
+}
+
+fn client(client: &Arc<ClientStats>) -> Value {
+    json!({
+        "id": client.id,
+        "address": client.peer,
+        "user_agent": client.user_agent,
+        "mode": client.mode,
+        "seconds": client.here_for().as_secs_f64(),
+        "fps": mean_fps(client),
+        "frames": client.frames(),
+        "bytes": client.bytes(),
+        "skipped": client.skipped(),
+        "age_ms": client.age().map(|age| age.as_secs_f64() * 1000.0),
+        "stalls": client.stalls(),
+    })
+}
+
+/// Since it came: whoever asks twice can tell how it went in between.
+fn mean_fps(client: &ClientStats) -> f64 {
+    client.frames() as f64 / client.here_for().as_secs_f64().max(0.001)
+}
+
+fn ustreamer_clients(clients: &[Arc<ClientStats>]) -> Map<String, Value> {
+    let client = |client: &Arc<ClientStats>| {
+        let shown = json!({
+            "fps": mean_fps(client).round() as u64,
+            "extra_headers": false,
+            "advance_headers": false,
+            "dual_final_frames": false,
+            "zero_data": false,
+            "key": "0",
+        });
+        (format!("{:x}", client.id), shown)
+    };
+    clients.iter().map(client).collect()
+}
+
+fn ended(app: &App) -> Map<String, Value> {
+    let ended = app.totals().ended;
+    End::ALL.iter().zip(ended).map(|(end, count)| (end.name().into(), count.into())).collect()
 }
 
 /// A machine without /proc shows no figures.

@@ -1,6 +1,7 @@
 """A server under test, running in the guest."""
 
 import http.client
+import re
 import shlex
 import time
 
@@ -14,6 +15,11 @@ class CaseFailed(Exception):
 def expect(holds, why):
     if not holds:
         raise CaseFailed(why)
+
+
+def numbers(line):
+    """The numbers in a line of the log: name=12 and so on."""
+    return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)(?![\w.])", line)}
 
 
 class Server:
@@ -36,6 +42,16 @@ class Server:
 
     def log(self):
         return self.guest.sh("cat /tmp/server.log")
+
+    def viewer_totals(self):
+        """What the log says of each viewer who left: a dictionary of numbers each."""
+        return [numbers(line) for line in self.log().splitlines() if "viewer left" in line]
+
+    def camera_totals(self):
+        """What the log said when the camera was last closed, as it is when the server ends."""
+        lines = [line for line in self.log().splitlines() if "camera closed" in line]
+        expect(lines, "the log does not say that the camera was closed")
+        return numbers(lines[-1])
 
     def signal(self, name="TERM"):
         """Sends a signal and waits for the end: (exit status, seconds, by the guest's clock)."""

@@ -20,6 +20,7 @@ PART_HEAD_LIMIT = 1024
 HEAD = re.compile(rb"HTTP/1\.[01] 200 .*\r\ncontent-type: *multipart/x-mixed-replace; ?boundary=" + BOUNDARY,
                   re.I | re.S)
 RIGCAM = re.compile(rb"RIGCAM frame=(\d+) mono_ns=(\d+) session=(\d+) index=(\d+) size=(\S+)")
+CAMERA_LOSSES = ("lost", "flagged", "broken", "wrong_size", "late")  # as the server's log calls them
 X_TIMESTAMP = re.compile(rb"\d+\.\d{6}")
 
 # at: arrival here, time.monotonic(); timestamp: X-Timestamp, captured: mono_ns, both in seconds.
@@ -48,12 +49,48 @@ class BrokenStream(Exception):
     """Bytes after which a viewer cannot know where the next part begins."""
 
 
-class Viewer(threading.Thread):
-    """One connection to /stream. `parts` grows as pictures come; `faults` says what was wrong on the wire."""
+class Seen:
+    """What a viewer saw: `parts` are the pictures, `faults` what was wrong on the wire, `ended` how it ended."""
+
+    def __init__(self):
+        self.parts, self.faults, self.ended = [], [], None
+
+    def take(self, line):
+        """A line of camera/src/view.rs about this viewer."""
+        if line.startswith("end "):
+            self.ended = line[4:]
+        elif line.startswith("fault "):
+            self.faults.append(line[6:])
+        else:
+            arrived, timestamp, length, has_dht, comment = line.split(" ", 4)
+            numbers = rigcam(comment.encode())
+            if not numbers or not X_TIMESTAMP.fullmatch(timestamp.encode()):
+                self.faults.append(line)
+                return
+            self.parts.append(Part(int(arrived) / 1e9, float(timestamp), *numbers, int(length), has_dht == "1"))
+
+    def rate(self, start, end):
+        """Pictures per second that arrived between two times."""
+        return sum(start <= p.at < end for p in self.parts) / (end - start)
+
+    def lost(self):
+        """Frames of the camera that never came: gaps in its numbers."""
+        return sum(max(0, later.frame - earlier.frame - 1) for earlier, later in zip(self.parts, self.parts[1:]))
+
+    def expect_sound(self, may_repeat=False):
+        """No fault on the wire, no frame out of order, and none twice except while a still is taken."""
+        expect(not self.faults, f"{len(self.faults)} broken part(s): {self.faults[:1]}")
+        for earlier, later in zip(self.parts, self.parts[1:]):
+            is_repeated = may_repeat and later.frame == earlier.frame
+            expect(later.frame > earlier.frame or is_repeated, f"frame {later.frame} after frame {earlier.frame}")
+
+
+class Viewer(Seen, threading.Thread):
+    """One connection to /stream, read as the pictures come."""
 
     def __init__(self, address, path="/stream"):
-        super().__init__(daemon=True)
-        self.parts, self.faults, self.ended = [], [], None
+        threading.Thread.__init__(self, daemon=True)
+        Seen.__init__(self)
         self.head = b""
         self._news = threading.Condition()
         self._closing = False
@@ -172,20 +209,6 @@ class Viewer(threading.Thread):
         expect(self.ended, f"the stream has not ended within {seconds} s")
         return self.ended
 
-    def rate(self, start, end):
-        """Pictures per second that arrived between two times."""
-        return sum(start <= p.at < end for p in self.parts) / (end - start)
-
-    def lost(self):
-        """Frames of the camera that never came: gaps in its numbers."""
-        return sum(later.frame - earlier.frame - 1 for earlier, later in zip(self.parts, self.parts[1:]))
-
-    def expect_sound(self):
-        """No fault on the wire, and no frame twice or out of order."""
-        expect(not self.faults, f"{len(self.faults)} broken part(s): {self.faults[:1]}")
-        for earlier, later in zip(self.parts, self.parts[1:]):
-            expect(later.frame > earlier.frame, f"frame {later.frame} after frame {earlier.frame}")
-
     def close(self):
         self._closing = True
         hang_up(self._socket)
@@ -198,15 +221,8 @@ class Viewer(threading.Thread):
         self.close()
 
 
-class Viewers(list):
-    """Several viewers at once."""
-
-    def __init__(self, address, count, path="/stream"):
-        super().__init__(Viewer(address, path) for _ in range(count))
-
-    def wait_parts(self, count, seconds=15):
-        for viewer in self:
-            viewer.wait_parts(count, seconds)
+class Together(list):
+    """Several viewers at once, and what must be true of all of them."""
 
     def expect_sound(self):
         for viewer in self:
@@ -216,12 +232,66 @@ class Viewers(list):
         gone = [viewer.ended for viewer in self if viewer.ended]
         expect(not gone, f"{len(gone)} of {len(self)} streams ended: {gone[:1]}")
 
+    def expect_ended_by(self, server):
+        """Ends the server. Every stream must end in order, and whatever its viewer missed the server must have
+        counted: as skipped for him, or as lost on the camera's side."""
+        server.signal("TERM")
+        self.wait_ends(20)
+        self.expect_sound()
+        ends = {viewer.ended for viewer in self}
+        expect(ends == {"last boundary"}, f"ends of the streams: {ends}")
+        # The log does not tell viewers apart, so they are compared in order of size.
+        told = server.viewer_totals()
+        sent, received = sorted(t["frames"] for t in told), sorted(len(v.parts) for v in self)
+        expect(sent == received, f"sent {sent}, received {received}")
+        camera = server.camera_totals()
+        by_camera = sum(camera.get(name, 0) for name in CAMERA_LOSSES)
+        missing = sorted(v.lost() for v in self)
+        counted = sorted(t.get("skipped", 0) + by_camera for t in told)
+        expect(all(m <= c for m, c in zip(missing, counted)), f"missing {missing}, counted {counted}")
+
+
+class Viewers(Together):
+    """Viewers on the host, over the emulated network."""
+
+    def __init__(self, address, count, path="/stream"):
+        super().__init__(Viewer(address, path) for _ in range(count))
+
+    def wait_parts(self, count, seconds=15):
+        for viewer in self:
+            viewer.wait_parts(count, seconds)
+
+    def wait_ends(self, seconds):
+        for viewer in self:
+            viewer.wait_end(seconds)
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         for viewer in self:
             viewer.close()
+
+
+class GuestViewers(Together):
+    """Viewers in the guest (camera/src/view.rs), for rates that the emulated network cannot carry. They read until
+    the server ends; what they saw is known then, with arrival times by the guest's clock."""
+
+    def __init__(self, guest, count):
+        super().__init__(Seen() for _ in range(count))
+        self._report = ""
+        self._thread = threading.Thread(target=self._run, args=(guest,), daemon=True)
+        self._thread.start()
+
+    def _run(self, guest):
+        self._report = guest.try_sh(f"rigcam view 8080 {len(self)}", 600)[1]
+
+    def wait_ends(self, seconds):
+        self._thread.join(seconds)
+        expect(not self._thread.is_alive(), f"the streams have not ended within {seconds} s")
+        for line in self._report.splitlines():
+            viewer, what = line.split(" ", 1)
+            self[int(viewer)].take(what)
 
 
 def connect(address, path="/stream", receive_buffer=0):

@@ -25,6 +25,11 @@ impl Answer {
         value
     }
 
+    /// All values of a header that may be there several times.
+    pub fn headers(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
+    }
+
     /// The value of a header that has to be there.
     pub fn expect_header(&self, name: &str) -> &str {
         self.header(name).unwrap_or_else(|| panic!("no {name} in the answer:\n{}", self.head))
@@ -54,7 +59,14 @@ impl Answer {
 
 /// A plain HTTP/1.1 request without a body.
 pub fn request(method: &str, target: &str) -> String {
-    format!("{method} {target} HTTP/1.1\r\nHost: framehub.test\r\n\r\n")
+    format!("{method} {target} HTTP/1.1\r\nHost: framehub.local\r\n\r\n")
+}
+
+/// The same with more header lines.
+pub fn request_with(method: &str, target: &str, fields: &[(&str, &str)]) -> String {
+    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let host = if fields.contains("Host: ") { "" } else { "Host: framehub.local\r\n" };
+    format!("{method} {target} HTTP/1.1\r\n{host}{fields}\r\n")
 }
 
 /// One connection, blocking, on which no read or write waits longer than [`PATIENCE`].

@@ -13,8 +13,10 @@ mod server;
 mod slow;
 pub mod sys;
 
-pub use http::{Answer, Client, request};
-pub use multipart::{BOUNDARY, Part, PartReader, STREAM_HEAD_LINES, Stamp, is_one_whole_jpeg, stamp_of};
+pub use http::{Answer, Client, request, request_with};
+pub use multipart::{
+    Part, PartReader, STREAM_HEAD_LINES, Stamp, assert_capture_time, is_one_whole_jpeg, parse_timestamp, stamp_of,
+};
 pub use server::{Footprint, TestServer};
 pub use slow::{SlowReader, narrow_connection, stalled_viewer};
 

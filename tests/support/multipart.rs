@@ -1,10 +1,9 @@
 //! The golden format of the stream, read byte for byte.
 
 use std::io::{self, BufRead, Read};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-/// The boundary as the answer's header names it, without the dashes.
-pub const BOUNDARY: &str = "boundarydonotcross";
+use super::sys;
 
 /// The stream's answer after its status line, in this order and spelling.
 pub const STREAM_HEAD_LINES: &str = "Access-Control-Allow-Origin: *\r\n\
@@ -165,8 +164,18 @@ impl<R: BufRead> PartReader<R> {
     }
 }
 
+/// The timestamp is that of the picture's capture, not of its sending. The server reads the two clocks at one moment
+/// and we at another, and both may be interrupted in between: hence the tolerance.
+#[track_caller]
+pub fn assert_capture_time(timestamp: Duration, stamp: Stamp) {
+    let realtime = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    let captured_at = realtime - Duration::from_nanos(sys::monotonic_ns() - stamp.mono_ns);
+    let difference = captured_at.abs_diff(timestamp);
+    assert!(difference < Duration::from_millis(20), "X-Timestamp is {difference:?} off the capture time");
+}
+
 /// Seconds, a dot, exactly six digits.
-fn parse_timestamp(text: &str) -> io::Result<Duration> {
+pub fn parse_timestamp(text: &str) -> io::Result<Duration> {
     let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let (seconds, micros) = text.split_once('.').ok_or_else(|| bad(format!("X-Timestamp {text:?}")))?;
     if !is_digits(seconds) || !is_digits(micros) || micros.len() != 6 {

@@ -49,20 +49,28 @@ impl TestServer {
         if names("--listen") == 0 {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(args);
+        TestServer::launch(command, names("--listen").max(1))
+    }
+
+    /// Runs a command that has all its arguments, and returns when it listens in so many places.
+    pub fn launch(mut command: Command, places: usize) -> TestServer {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Log::collect(child.stderr.take().expect("stderr is piped"));
         let mut server = TestServer { child, log, addresses: Vec::new(), exit: None };
-        server.addresses = server.wait_for_addresses(names("--listen").max(1));
+        server.addresses = server.wait_for_addresses(places);
         server
     }
 
     fn wait_for_addresses(&self, wanted: usize) -> Vec<SocketAddr> {
         let found = self.log.wait(PATIENCE, |lines| {
-            let found: Vec<_> = lines.iter().filter_map(|line| listening_address(line)).collect();
-            (found.len() >= wanted).then_some(found)
+            let is_place =
+                |line: &&String| ["http://", "unix:"].iter().any(|kind| line.contains(&format!("listening on {kind}")));
+            (lines.iter().filter(is_place).count() >= wanted)
+                .then(|| lines.iter().filter_map(|line| listening_address(line)).collect())
         });
-        found.unwrap_or_else(|| panic!("no {wanted} lines `listening on http://ADDR:PORT`"))
+        found.unwrap_or_else(|| panic!("no {wanted} lines `listening on http://ADDR:PORT` or `listening on unix:PATH`"))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -150,11 +158,20 @@ impl TestServer {
         }
     }
 
-    /// Resident memory.
+    /// Resident memory now.
     pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most memory that was ever resident.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = self.proc_file("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS of a live process");
-        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of a live process");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
     /// CPU time spent so far, user and system, to a hundredth of a second.

@@ -105,7 +105,7 @@ def twenty_at_once(lab):
         # There and back again: two commits a switch.
         switches = (int(lab.guest.status()["commits"]) - commits) / 2
         expect(1 <= switches <= 2, f"{switches} switches")
-        viewer.expect_sound()
+        viewer.expect_sound(may_repeat=True)
         return f"{switches:.0f} switches, {len({r[0] for r in results})} different pictures"
 
 
@@ -194,7 +194,7 @@ def slow_reader_holds_nothing(lab):
         viewer.wait_parts(10)
         hang_up(slow)
         fast, slow = pauses(viewer)
-        viewer.expect_sound()
+        viewer.expect_sound(may_repeat=True)
         expect(slow <= fast * 1.5 + PERIOD, f"pause {slow * 1e3:.0f} ms, with a fast reader {fast * 1e3:.0f} ms")
         return f"pause {slow * 1e3:.0f} ms, with a fast reader {fast * 1e3:.0f} ms"
 
@@ -208,7 +208,7 @@ def same_size_needs_no_switch(lab):
         for _ in range(5):
             still(server, "640x480")
         expect(lab.guest.status()["commits"] == commits, "the camera was switched")
-        viewer.expect_sound()
+        viewer.expect_sound(may_repeat=True)
         return "no switch"
 
 

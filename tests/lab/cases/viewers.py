@@ -1,90 +1,59 @@
 """Many viewers at once, and what each of them gets."""
 
-import re
 import time
 
-from lab import HostLoad, case, sleep_until
+from lab import TooSlow, case, on_quiet_host, sleep_until
 from server import expect
-from stream import Viewer, Viewers, connect, hang_up, jpeg_fault, rigcam
+from stream import GuestViewers, Viewer, Viewers, connect, hang_up, jpeg_fault, rigcam
 
-ATTEMPTS = 3
-
-
-def watch_rate(lab, size):
-    """Ten viewers for `load_seconds`: (their rates, the most that one missed, CPU that others took)."""
-    with lab.server(f"--size {size} --fps 30") as server, Viewers(lab.guest.address, 10) as viewers:
-        viewers.wait_parts(30, 30)
-        load = HostLoad(lab.guest)
-        start = time.monotonic()
-        end = start + lab.counts.load_seconds
-        sleep_until(end)
-        others = load.others_percent()
-        viewers.expect_connected()
-        server.signal("TERM")
-        expect([v.wait_end(20) for v in viewers] == ["last boundary"] * 10, f"ends: {[v.ended for v in viewers]}")
-        viewers.expect_sound()
+def ten_viewers(lab, size, least):
+    """Ten viewers in the guest for `load_seconds`, each of whom must get `least` pictures a second."""
+    with lab.server(f"--size {size} --fps 30") as server:
+        viewers = GuestViewers(lab.guest, 10)
+        time.sleep(lab.counts.load_seconds + 3)
+        viewers.expect_ended_by(server)
         expect(all(p.size == size for v in viewers for p in v.parts), "a picture of another size")
-        expect_counted(viewers, server.log())
-        return [v.rate(start, end) for v in viewers], max(v.lost() for v in viewers), others
-
-
-def expect_counted(viewers, log):
-    """Whatever a viewer missed the server counts: as skipped for him, or as lost on the camera's side."""
-
-    def numbers(line):
-        return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)\b", line)}
-
-    # The log does not tell viewers apart, so they are compared in order of size.
-    left = [numbers(line) for line in log.splitlines() if "viewer left" in line]
-    sent, received = sorted(n["frames"] for n in left), sorted(len(v.parts) for v in viewers)
-    expect(sent == received, f"sent {sent}, received {received}")
-    closed = [numbers(line) for line in log.splitlines() if "camera closed" in line]
-    by_camera = sum(n.get(name, 0) for n in closed for name in ("lost", "flagged", "broken", "wrong_size"))
-    missing = sorted(v.lost() for v in viewers)
-    counted = sorted(n.get("skipped", 0) + by_camera for n in left)
-    expect(all(m <= c for m, c in zip(missing, counted)), f"missing {missing}, counted {counted}")
+        start = max(v.parts[0].at for v in viewers) + 1
+        rates = [v.rate(start, start + lab.counts.load_seconds) for v in viewers]
+        missed = max(v.lost() for v in viewers)
+        figures = f"{min(rates):.1f} to {max(rates):.1f} fps, at most {missed} of {len(viewers[0].parts)} missed"
+        if min(rates) < least:
+            raise TooSlow(figures)
+        return figures
 
 
 @case
 def ten_at_640x480(lab):
-    """Ten viewers get 29 pictures a second each, none of them broken."""
-    # The host is shared: a rate that its other work held down is no verdict on the server.
-    for attempt in range(1, ATTEMPTS + 1):
-        rates, lost, others = watch_rate(lab, "640x480")
-        if min(rates) >= 29:
-            break
-    figures = f"{min(rates):.1f} to {max(rates):.1f} fps, {lost} missed, {others} % of the host's CPU to others"
-    expect(min(rates) >= 29, f"{figures}, after {attempt} attempts")
-    return f"{figures}, attempt {attempt}"
+    """Ten viewers get 29 pictures a second each, none of them broken, and miss none that is not counted."""
+    return on_quiet_host(lab, lambda: ten_viewers(lab, "640x480", 29))
 
 
 @case
 def ten_at_1280x720(lab):
-    """Ten viewers get whole pictures at 1280x720; the emulated network limits the rate."""
-    rates, lost, others = watch_rate(lab, "1280x720")
-    expect(min(rates) > 1, f"only {min(rates):.1f} fps")
-    return f"{min(rates):.1f} to {max(rates):.1f} fps, {lost} missed, {others} % of the host's CPU to others"
+    """Ten viewers get whole pictures at 1280x720 and miss none that is not counted; no rate is asked."""
+    return ten_viewers(lab, "1280x720", 1)
 
 
 @case
 def one_misses_nothing(lab):
-    """A single viewer gets every frame of the camera that the server got, stamped with its time of capture."""
-    with lab.server() as server, Viewer(lab.guest.address) as viewer:
-        viewer.wait_parts(30 * lab.counts.load_seconds, 3 * lab.counts.load_seconds)
-        server.signal("TERM")
-        viewer.wait_end(10)
-        viewer.expect_sound()
-        expect_counted([viewer], server.log())
+    """A single viewer gets every frame that the server got, stamped with its time of capture."""
+    with lab.server() as server, Viewers(lab.guest.address, 1) as viewers:
+        viewers.wait_parts(30 * lab.counts.load_seconds, 3 * lab.counts.load_seconds)
+        viewers.expect_ended_by(server)
         # The guest's two clocks differ by a constant: were it the time of sending, this would scatter.
-        offsets = sorted(p.timestamp - p.captured for p in viewer.parts)
+        offsets = sorted(p.timestamp - p.captured for p in viewers[0].parts)
         scatter = offsets[len(offsets) * 99 // 100] - offsets[0]
         expect(scatter < 0.1, f"X-Timestamp scatters by {scatter:.3f} s round the time of capture")
-        return f"{len(viewer.parts)} pictures, {viewer.lost()} missed, X-Timestamp within {scatter * 1e3:.0f} ms"
+        return f"{len(offsets)} pictures, {viewers[0].lost()} missed, X-Timestamp within {scatter * 1e3:.0f} ms"
 
 
 @case
 def stalled_viewer_costs_nothing(lab):
     """A viewer who never reads leaves the others their rate, and is dropped."""
+    return on_quiet_host(lab, lambda: beside_a_stalled_viewer(lab))
+
+
+def beside_a_stalled_viewer(lab):
     with lab.server() as server, Viewer(lab.guest.address) as viewer:
         viewer.wait_parts(30)
         before = server.readings()
@@ -92,12 +61,13 @@ def stalled_viewer_costs_nothing(lab):
         start = time.monotonic()
         sleep_until(start + 5)
         rate = viewer.rate(start, start + 5)
-        expect(rate >= 27, f"{rate:.1f} fps beside a stalled viewer")
         flat = wait_flat(server, before, 40)
         dropped_after = time.monotonic() - start
         hang_up(stalled)
         viewer.expect_sound()
         expect(flat["threads"] <= before["threads"], f"not dropped after 40 s: {before} then {flat}")
+        if rate < 29:
+            raise TooSlow(f"{rate:.1f} fps beside a stalled viewer")
         return f"{rate:.1f} fps beside it, dropped after {dropped_after:.0f} s"
 
 

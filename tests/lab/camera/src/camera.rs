@@ -182,6 +182,8 @@ impl Camera {
         let (ours, theirs) = UnixStream::pair().map_err(|e| e.to_string())?;
         let order = format!("{port} {} 65537 {speed}", theirs.as_raw_fd());
         std::fs::write(base.join("attach"), order).map_err(|e| format!("vhci attach: {e}"))?;
+        // Without power it forgot what its controls were set to.
+        state.uvc = Uvc::new(state.uvc.link);
         state.socket = Some(ours.try_clone().map_err(|e| e.to_string())?);
         state.plugs += 1;
         let plugs = state.plugs;

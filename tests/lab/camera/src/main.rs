@@ -6,6 +6,7 @@ mod jpeg;
 mod pictures;
 mod tuning;
 mod uvc;
+mod view;
 
 use camera::Camera;
 use clock::monotonic_ns;
@@ -19,7 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use uvc::Link;
 
-const USAGE: &str = "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1";
+const USAGE: &str =
+    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,12 +35,20 @@ fn main() {
         ["serve", dir, port, "bulk", plug] => serve(dir, port, Link::Bulk, plug == "1"),
         ["serve", dir, port, "isoc", plug] => serve(dir, port, Link::Isoc, plug == "1"),
         ["serve", dir, port, "super", plug] => serve(dir, port, Link::Super, plug == "1"),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
+        ["view", port, count] => match count.parse() {
+            Ok(count) => view::run(port, count),
+            Err(_) => Err(usage()),
+        },
+        _ => Err(usage()),
     };
     if let Err(e) = result {
         eprintln!("rigcam: {e}");
         std::process::exit(1);
     }
+}
+
+fn usage() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, USAGE)
 }
 
 /// The host's TSC frequency, which the guest's is too. The guest is told,

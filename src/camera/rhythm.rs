@@ -8,11 +8,11 @@ const INTERVALS: usize = 60;
 
 /// The times at which the newest pictures of one stream were exposed, on CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Default)]
-pub struct Pace {
+pub struct Rhythm {
     exposures: VecDeque<Duration>,
 }
 
-impl Pace {
+impl Rhythm {
     /// A picture exposed at `at`.
     pub fn add(&mut self, at: Duration) {
         if self.exposures.len() > INTERVALS {
@@ -55,8 +55,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn pace(millis: &[u64]) -> Pace {
-        let mut pace = Pace::default();
+    fn pace(millis: &[u64]) -> Rhythm {
+        let mut pace = Rhythm::default();
         millis.iter().for_each(|at| pace.add(Duration::from_millis(*at)));
         pace
     }

@@ -1,0 +1,136 @@
+//! The configuration file: a JSON object whose keys are the names of options. The command line counts more.
+
+use serde_json::{Map, Value};
+
+/// The options of a file as command line, without those that `args` has already. `usage` is argh's usage line, which
+/// knows all options. Keys that begin with `//` are comments.
+pub fn options(text: &str, args: &[String], usage: &str) -> Result<Vec<String>, String> {
+    let keys: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let known = known(usage);
+    let mut options = Vec::new();
+    for (key, value) in keys.iter().filter(|(key, _)| !key.starts_with("//")) {
+        let Some((name, may_repeat)) = known.iter().find(|(name, _)| name == key) else {
+            let names = known.iter().map(|(name, _)| *name);
+            return Err(format!("there is no key \"{key}\"{}", nearest(key, names)));
+        };
+        let option = format!("--{name}");
+        if args.contains(&option) {
+            continue;
+        }
+        for value in texts(value, *may_repeat).map_err(|why| format!("{key}: {why}"))? {
+            options.extend([option.clone(), value]);
+        }
+    }
+    Ok(options)
+}
+
+/// Options that take a value, and whether they may be given several times.
+fn known(usage: &str) -> Vec<(&str, bool)> {
+    let options = usage.lines().next().unwrap_or_default().split("[--").skip(1);
+    let with_value = options.filter_map(|option| option.split_once(" <"));
+    with_value
+        .filter(|(name, _)| !["config", "as"].contains(name))
+        .map(|(name, rest)| (name, rest.contains("...")))
+        .collect()
+}
+
+fn texts(value: &Value, may_repeat: bool) -> Result<Vec<String>, &'static str> {
+    match value {
+        Value::String(text) => Ok(vec![text.clone()]),
+        Value::Number(number) => Ok(vec![number.to_string()]),
+        Value::Array(list) if may_repeat => list.iter().try_fold(Vec::new(), |mut all, value| {
+            all.extend(texts(value, false)?);
+            Ok(all)
+        }),
+        // {"brightness": 10} for what is brightness=10 on the command line.
+        Value::Object(pairs) if may_repeat => pairs.iter().try_fold(Vec::new(), |mut all, (name, value)| {
+            all.extend(texts(value, false)?.into_iter().map(|value| format!("{name}={value}")));
+            Ok(all)
+        }),
+        _ if may_repeat => Err("give a text, a number, or a list of them"),
+        _ => Err("give a text or a number"),
+    }
+}
+
+/// `, did you mean "size"?`, where there is a name that somebody may have meant.
+pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let near = names.map(|name| (distance(word, name), name.len().abs_diff(word.len()), name)).min();
+    let (distance, _, name) = near.unwrap_or((usize::MAX, 0, ""));
+    if distance <= 1 + name.len() / 4 { format!(", did you mean \"{name}\"?") } else { String::new() }
+}
+
+/// Letters to be put in, taken out or changed.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.bytes().enumerate() {
+            let changed = corner + usize::from(a != b);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USAGE: &str = "Usage: framehub [--as <program>] [--config <file>] [--size <wxh>] [--fps <n>] \
+        [--max-clients <n>] [--listen <addr:port...>] [--control <name=value...>] [--list] [-V]\n\nOptions:\n [--x <y>]";
+
+    fn read(text: &str, args: &[&str]) -> Result<String, String> {
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+        options(text, &args, USAGE).map(|options| options.join(" "))
+    }
+
+    #[test]
+    fn keys_become_options() {
+        for (text, args, expected) in [
+            ("{}", &[][..], ""),
+            (r#"{"size": "640x480", "fps": 7.5}"#, &[], "--fps 7.5 --size 640x480"),
+            (r#"{"//": "why", "// size": "640x480", "fps": 5}"#, &[], "--fps 5"),
+            (r#"{"listen": ["127.0.0.1:1", "unix:/x"]}"#, &[], "--listen 127.0.0.1:1 --listen unix:/x"),
+            (r#"{"listen": "127.0.0.1:1"}"#, &[], "--listen 127.0.0.1:1"),
+            (r#"{"control": {"brightness": 10, "a": "50 Hz"}}"#, &[], "--control a=50 Hz --control brightness=10"),
+            (r#"{"control": ["brightness=10"]}"#, &[], "--control brightness=10"),
+            // The command line counts more.
+            (r#"{"size": "640x480", "fps": 7}"#, &["--size", "1x1"], "--fps 7"),
+            (r#"{"listen": ["127.0.0.1:1"]}"#, &["--listen", "127.0.0.1:2"], ""),
+        ] {
+            assert_eq!(read(text, args).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_gets_a_suggestion() {
+        for (text, words) in [
+            (r#"{"siz": "640x480"}"#, "there is no key \"siz\", did you mean \"size\"?"),
+            (r#"{"max_clients": 3}"#, "did you mean \"max-clients\"?"),
+            (r#"{"listne": "127.0.0.1:1"}"#, "did you mean \"listen\"?"),
+            (r#"{"--size": "640x480"}"#, "did you mean \"size\"?"),
+            (r#"{"colour": "red"}"#, "there is no key \"colour\""),
+            (r#"{"list": true}"#, "there is no key \"list\""),
+            (r#"{"config": "x"}"#, "there is no key \"config\""),
+            (r#"{"x": "y"}"#, "there is no key \"x\""),
+            (r#"{"size": true}"#, "size: give a text or a number"),
+            (r#"{"size": ["640x480"]}"#, "size: give a text or a number"),
+            (r#"{"listen": [["x"]]}"#, "listen: give"),
+            (r#"{"listen": null}"#, "listen: give"),
+            ("{\"size\": \"640x480\",\n}", "line 2"),
+            ("[1]", "expected a map"),
+            ("", "EOF"),
+        ] {
+            let error = read(text, &[]).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        for (one, other, expected) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "abd", 1), ("kitten", "sitting", 3)] {
+            assert_eq!((distance(one, other), distance(other, one)), (expected, expected));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `/clip`: the last seconds as a file, complete, and a video after one line of ffmpeg.
+
+mod recorder;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use recorder::{NARROW, Parts, assert_no_gap};
+use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
+
+/// The clip's length; three seconds in the short run, since a tenth is hardly a video.
+fn seconds() -> u64 {
+    if is_long_run() { 20 } else { 3 }
+}
+
+/// A server that has recorded for longer than that.
+fn recorded(args: &[&str]) -> TestServer {
+    let replay = format!("{}s", seconds());
+    let common = ["--size", "320x240", "--fps", "30", "--idle", "0", "--replay", &replay];
+    let server = TestServer::start(&[&common, args].concat());
+    Parts::open(&server, "/stream").take_for(Duration::from_secs(seconds() + 1), Duration::ZERO);
+    server
+}
+
+/// The pictures of a file, by their ends. The synthetic camera's have no such marker inside.
+fn pictures(file: &[u8]) -> Vec<&[u8]> {
+    let (mut pictures, mut start) = (Vec::new(), 0);
+    for at in (2..=file.len()).filter(|at| file[at - 2..*at] == [0xFF, 0xD9]) {
+        pictures.push(&file[start..at]);
+        start = at;
+    }
+    assert_eq!(start, file.len(), "the file ends with the end of a picture");
+    pictures
+}
+
+fn number<T: std::str::FromStr>(answer: &Answer, header: &str) -> T {
+    answer.expect_header(header).parse().unwrap_or_else(|_| panic!("{header} is a number: {}", answer.head))
+}
+
+#[test]
+fn a_clip_holds_every_frame_of_its_seconds() {
+    let server = recorded(&[]);
+    let target = format!("/clip?last={}s", seconds());
+    let clip = server.get(&target);
+    assert_eq!((clip.status, clip.expect_header("Content-Type")), (200, "video/x-motion-jpeg"), "{}", clip.head);
+    let name = clip.expect_header("Content-Disposition");
+    assert!(name.starts_with("attachment; filename=clip-20") && name.ends_with("Z.mjpeg"), "{name}");
+
+    let pictures = pictures(&clip.body);
+    assert!(pictures.iter().all(|picture| is_one_whole_jpeg(picture)));
+    let camera: Vec<u64> = pictures.iter().map(|picture| stamp_of(picture).expect("a stamp").seq).collect();
+    assert_no_gap("the clip", &camera);
+    let wanted = seconds() * 30;
+    assert!((wanted - 2..=wanted + 1).contains(&(camera.len() as u64)), "{} frames, not {wanted}", camera.len());
+    let (first, last): (u64, u64) = (number(&clip, "X-First-Frame-Seq"), number(&clip, "X-Last-Frame-Seq"));
+    assert_eq!(last - first + 1, camera.len() as u64);
+    let rate: f64 = number(&clip, "X-Frame-Rate");
+    assert!((29.5..30.5).contains(&rate), "{rate} frames per second");
+
+    let index = server.get(&format!("{target}&format=json"));
+    assert_eq!((index.status, index.expect_header("Content-Type")), (200, "application/json"));
+    let text = index.text();
+    assert!(text.contains("\"fps\":") && text.contains("\"frames\":["), "{text}");
+    let frames: Vec<&str> = text.split("},{").collect();
+    assert!(frames.len().abs_diff(camera.len()) <= 2, "{} frames in the index", frames.len());
+    let facts = ["\"seq\":", "\"time\":", "\"bytes\":", "\"width\":320", "\"height\":240"];
+    assert!(frames.iter().all(|frame| facts.iter().all(|fact| frame.contains(fact))), "{text}");
+
+    let mut client = server.connect();
+    client.send(request("HEAD", &target));
+    let head = client.try_answer("HEAD").expect("an answer");
+    assert!(number::<u64>(&head, "Content-Length") > 100_000, "{}", head.head);
+}
+
+/// The lines in docs/recording.md, as they stand there.
+#[test]
+fn the_documented_line_makes_a_video_of_the_right_length() {
+    let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recording.md")).expect("the docs");
+    let lines = docs.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of commands");
+    let server = recorded(&[]);
+    let script =
+        lines.replace("ADDRESS:8080", &server.address().to_string()).replace("20s", &format!("{}s", seconds()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new("sh").args(["-eu", "-c", &script]).current_dir(folder.path()).output().expect("sh runs");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "curl and ffmpeg are needed (scripts/install-packages): {errors}");
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", "clip.mp4"])
+        .current_dir(folder.path())
+        .output()
+        .expect("ffprobe runs");
+    let length: f64 = String::from_utf8_lossy(&probe.stdout).trim().parse().expect("a number of seconds");
+    assert!((length - seconds() as f64).abs() < 0.15, "the video is {length} s long, not {}", seconds());
+    eprintln!("the video is {length} s long");
+}
+
+#[test]
+fn what_cannot_be_had_is_told() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    let answer = server.get("/clip?last=5s");
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("--replay"), "{}", answer.text());
+
+    let server = TestServer::start(&["--size", "320x240", "--replay", "1", "--idle", "0.3"]);
+    for (target, words) in [("/clip?last=soon", "seconds"), ("/clip?format=mp4", "mjpeg or json")] {
+        let answer = server.get(target);
+        assert_eq!(answer.status, 400, "{target}");
+        assert!(answer.text().contains(words), "{target}: {}", answer.text());
+    }
+}
+
+/// A replay keeps what others look at; it does not keep the camera open, nor open it.
+#[test]
+fn a_replay_does_not_wake_the_camera() {
+    let server = TestServer::start(&["--size", "320x240", "--replay", "2", "--idle", "0.3"]);
+    let opened = || server.log().iter().filter(|line| line.contains("camera opened")).count();
+    Parts::open(&server, "/stream").take_for(Duration::from_secs(1), Duration::ZERO);
+    server.wait_log("camera closed", PATIENCE);
+    let before = opened();
+    assert_eq!(server.get("/clip?last=2s").status, 200, "what was seen just now is there");
+    thread::sleep(Duration::from_millis(2_200));
+    server.get("/clip?last=2s").assert_unavailable();
+    assert_eq!(opened(), before, "nobody woke the camera");
+}
+
+/// Memory wins over seconds, and the start says how many seconds fit.
+#[test]
+fn the_start_says_how_many_seconds_fit() {
+    let server = TestServer::start(&["--device", "synthetic:bytes=40000", "--idle", "0", "--replay", "20s"]);
+    server.wait_log("replay seconds=20 memory=64MiB fits=\"about", PATIENCE);
+    let line = server.wait_log("the replay of 20 s fits", PATIENCE);
+    let fit = line.split("about ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
+    let fit: u64 = fit.parse().expect("a number");
+    assert!((40..110).contains(&fit), "about 1.2 MB a second: {line}");
+
+    let memory = ["--all-frames-memory", "2MiB", "--device", "synthetic:bytes=40000"];
+    let server = TestServer::start(&[&memory[..], &["--idle", "0", "--replay", "20s"]].concat());
+    let line = server.wait_log("room for", PATIENCE);
+    assert!(line.contains("--all-frames-memory") && line.contains("not for 20 s"), "{line}");
+    thread::sleep(Duration::from_secs(3));
+    let clip = server.get("/clip");
+    let frames = number::<u64>(&clip, "X-Last-Frame-Seq") - number::<u64>(&clip, "X-First-Frame-Seq") + 1;
+    assert!((35..=52).contains(&frames), "2 MiB hold {frames} frames of 40 KB");
+}
+
+/// Whoever downloads slowly keeps what it asked for, while the ring goes on without it; it takes a viewer's place.
+#[test]
+fn a_slow_download_is_whole() {
+    let server = recorded(&["--max-clients", "1"]);
+    server.wait_log("viewer left", PATIENCE);
+    let mut client = support::Client::over(support::narrow_connection(server.address(), NARROW));
+    client.send(request("GET", "/clip"));
+    server.wait_log("mode=clip", PATIENCE);
+    assert_eq!(server.get("/stream").status, 503, "it has the place");
+    assert_eq!(server.get("/snapshot").status, 200, "snapshots have places of their own");
+    thread::sleep(Duration::from_secs(seconds().min(6)));
+    let clip = client.answer();
+    let camera: Vec<u64> = pictures(&clip.body).iter().map(|jpeg| stamp_of(jpeg).expect("a stamp").seq).collect();
+    assert_no_gap("the clip", &camera);
+    server.wait_log("mode=clip reason=\"has all it asked for\"", PATIENCE);
+}
