@@ -191,6 +191,11 @@ impl Hub {
         self.ring.lock().since(since)
     }
 
+    /// How much of the past is kept for clips, if any.
+    pub fn replay_time(&self) -> Option<Duration> {
+        self.ring.lock().replay()
+    }
+
     /// Frames and bytes in the ring now, and the bytes that it may hold.
     pub fn ring_holds(&self) -> (usize, usize, usize) {
         let ring = self.ring.lock();

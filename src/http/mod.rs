@@ -15,6 +15,7 @@ mod head;
 mod listener;
 mod metrics;
 mod mjpg_streamer;
+mod page;
 mod places;
 mod route;
 mod site;
@@ -192,8 +193,10 @@ impl App {
                 place.end_head();
                 return say(answer);
             }
-            // What machines ask to find out whether we are well, and browsers in any case.
-            Some(Refusal::Missing(_)) if matches!(route, Route::Health | Route::Favicon) => {}
+            // What machines ask to find out whether we are well, browsers in any case, and our page without the token
+            // that is in its own address. The page's files are no secret.
+            Some(Refusal::Missing(_))
+                if matches!(route, Route::Health | Route::Favicon | Route::Style | Route::Script) => {}
             Some(Refusal::Missing(answer) | Refusal::Other(answer)) => return say(answer),
             None => {}
         }
@@ -215,7 +218,7 @@ impl App {
             Route::Snapshot => say(either(snapshot::answer(self, &query))),
             Route::Still => say(either(still::answer(self, &query))),
             Route::Warm => say(either(still::warm(self, &query))),
-            Route::Page => say(Answer::file("text/html; charset=utf-8", include_bytes!("../assets/index.html"))),
+            Route::Page | Route::Style | Route::Script | Route::Favicon => say(page::answer(route)),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
             Route::InputJson => say(mjpg_streamer::input(self)),
             Route::ProgramJson => say(mjpg_streamer::program(self)),
@@ -223,7 +226,6 @@ impl App {
             Route::State => say(state::answer(self)),
             Route::Metrics => say(metrics::answer(self)),
             Route::Health => say(self.health(is_stranger)),
-            Route::Favicon => say(Answer::file("image/svg+xml", include_bytes!("../assets/favicon.svg"))),
         }
     }
 

@@ -33,7 +33,11 @@ pub enum Route {
     Metrics,
     /// `/healthz`: whether pictures can be had.
     Health,
-    /// `/favicon.ico`: browsers ask, whatever the page says.
+    /// `/page.css`: how the page looks.
+    Style,
+    /// `/page.js`: what the page does.
+    Script,
+    /// `/favicon.svg`, and `/favicon.ico`: browsers ask, whatever the page says.
     Favicon,
 }
 
@@ -62,7 +66,9 @@ impl Route {
             "state" => Self::State,
             "metrics" => Self::Metrics,
             "healthz" => Self::Health,
-            "favicon.ico" => Self::Favicon,
+            "page.css" => Self::Style,
+            "page.js" => Self::Script,
+            "favicon.svg" | "favicon.ico" => Self::Favicon,
             _ => return None,
         };
         let is_still = route == Self::Snapshot && query.get("size").as_deref() == Some("max");
@@ -203,6 +209,10 @@ mod tests {
             ("/state", Some(State)),
             ("/metrics", Some(Metrics)),
             ("/healthz", Some(Health)),
+            ("/page.css", Some(Style)),
+            ("/page.js?token=x", Some(Script)),
+            ("/page.html", None),
+            ("/favicon.svg", Some(Favicon)),
             ("/favicon.ico", Some(Favicon)),
             ("/?action=take", None),
             ("/input_1.json", None),

@@ -120,7 +120,8 @@ fn stills(app: &App) -> Value {
 
 fn ring(app: &App) -> Value {
     let (frames, bytes, limit) = app.hub.ring_holds();
-    json!({"frames": frames, "bytes": bytes, "limit_bytes": limit})
+    let replay = app.hub.replay_time().map(|time| time.as_secs_f64());
+    json!({"frames": frames, "bytes": bytes, "limit_bytes": limit, "replay_seconds": replay})
 }
 
 fn client(client: &Arc<ClientStats>) -> Value {

@@ -1,0 +1,449 @@
+// The page at /: one stream, and now and then a question about how things are. Addresses are relative, so that it
+// works behind a proxy under any path; a token in the page's own address goes on to what it asks for, and is never
+// written anywhere.
+'use strict';
+
+const POLL_MS = 2000; // between two looks at /state
+const STUCK_MS = 10000; // an unchanged picture from a camera that sends some: the connection is dead
+
+const $ = (id) => document.getElementById(id);
+const home = location.origin + location.pathname.replace(/[^/]*$/, '');
+const token = new URLSearchParams(location.search).get('token');
+const view = $('view');
+
+const MODES = { live: 'Live', paused: 'Paused', replay: 'Replay' };
+let mode = 'live';
+let hub = null; // how things are, from /state
+let source = null; // the same of the camera's stream
+let viewers = 0;
+let silence = ''; // why we do not know
+let refusal = ''; // why there is no stream
+let starts = 0; // how often the camera was seen starting; some never end with that
+let isNewCamera = true; // its controls have not been read
+
+function at(path) {
+  const url = new URL(path, home);
+  if (token) url.searchParams.set('token', token);
+  return url.href;
+}
+
+// What `read` makes of an answer. An Error has the server's words, and `isRefused`, or says that it gives none.
+async function ask(path, read = (answer) => answer.json(), { seconds = 15, ...options } = {}) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), seconds * 1000);
+  try {
+    const answer = await fetch(at(path), { cache: 'no-store', signal: abort.signal, ...options });
+    clearTimeout(timer);
+    if (answer.ok) return await read(answer);
+    const isText = (answer.headers.get('Content-Type') || '').startsWith('text/plain');
+    const words = (isText && (await answer.text()).trim()) || `${answer.status} ${answer.statusText}`;
+    throw Object.assign(new Error(words), { isRefused: true });
+  } catch (error) {
+    throw error.isRefused ? error : new Error(`framehub does not answer at ${location.host}`);
+  }
+}
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// Screen readers read a live region whenever it is written to.
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// ---- The picture
+
+const canvas = document.createElement('canvas');
+
+function draw(width, height) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.drawImage(view, 0, 0, width, height);
+  return context;
+}
+
+let retry = 0;
+
+function connect() {
+  clearTimeout(retry);
+  seenAt = Date.now();
+  view.src = at(`stream?${seenAt}`);
+}
+
+// Shows the newest picture and ends the stream: an image has only one source.
+function freeze() {
+  if (!view.naturalWidth) return view.removeAttribute('src');
+  draw(view.naturalWidth, view.naturalHeight);
+  view.src = canvas.toDataURL('image/jpeg', 0.92);
+}
+
+let seen = '';
+let seenAt = 0;
+
+// An <img> says nothing when its stream ends or dries up, so it is looked at.
+function isStuck() {
+  if (!view.naturalWidth && view.complete) return true;
+  const now = view.naturalWidth ? draw(24, 18).getImageData(0, 0, 24, 18).data.join() : '';
+  if (now !== seen) seenAt = Date.now();
+  seen = now;
+  return Date.now() - seenAt > STUCK_MS;
+}
+
+view.addEventListener('load', () => (refusal = ''));
+view.addEventListener('error', async () => {
+  if (mode !== 'live' || document.hidden || !view.hasAttribute('src')) return;
+  try {
+    await ask('stream', (answer) => answer.body.cancel());
+    refusal = '';
+  } catch (error) {
+    refusal = error.message;
+  }
+  show();
+  retry = setTimeout(() => mode === 'live' && !document.hidden && connect(), POLL_MS);
+});
+
+function enter(newMode) {
+  mode = newMode;
+  const isLive = mode === 'live';
+  if (isLive) connect();
+  else freeze();
+  $('replay').hidden = mode !== 'replay';
+  $('pause').querySelector('span').textContent = isLive ? 'Pause' : 'Live';
+  $('pause').querySelector('use').setAttribute('href', isLive ? '#i-pause' : '#i-live');
+  show();
+}
+
+$('pause').addEventListener('click', () => enter(mode === 'live' ? 'paused' : 'live'));
+
+document.addEventListener('visibilitychange', () => {
+  if (mode === 'live') document.hidden ? freeze() : connect();
+  poll();
+});
+
+// ---- How things are
+
+let timer = 0;
+
+async function poll() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  try {
+    const before = hub ? hub.uptime_seconds : 0;
+    const state = await ask('state', undefined, { seconds: 5 });
+    hub = state.framehub;
+    ({ source, stream: { clients: viewers } } = state.result);
+    const isNewServer = silence !== '' || hub.uptime_seconds < before;
+    silence = '';
+    starts = hub.camera.phase === 'starting' ? starts + 1 : 0;
+    if (mode === 'live' && (isNewServer || (hub.healthy && isStuck()))) connect();
+    if (isNewServer || !hub.healthy) isNewCamera = true;
+    if (isNewCamera && hub.healthy) loadControls();
+  } catch (error) {
+    silence = error.message;
+  }
+  show();
+  clearTimeout(timer);
+  timer = setTimeout(poll, POLL_MS);
+}
+
+function show() {
+  const isStarting = starts > 0 && starts < 4;
+  const trouble = silence || (!isStarting && hub?.trouble) || (mode === 'live' && refusal);
+  const [mood, word] = trouble ? ['bad', silence ? 'Not connected' : 'No picture']
+    : mode !== 'live' ? ['wait', MODES[mode]]
+    : hub?.camera.phase === 'live' ? ['good', 'Live']
+    : ['wait', hub ? 'Starting' : 'Connecting'];
+  $('status').dataset.mood = mood;
+  write($('status'), word);
+  $('stage').classList.toggle('is-lost', Boolean(trouble) && mode === 'live');
+  write($('trouble'), trouble ? sentence(trouble) : '');
+  view.alt = `${MODES[mode]} picture`;
+  if (!hub) return;
+  const name = hub.camera.identity?.card || 'framehub';
+  write($('name'), name);
+  document.title = trouble ? `${word} · ${name}` : name;
+  const { width, height } = source.resolution;
+  if (width) $('stage').style.aspectRatio = `${width} / ${height}`;
+  const seconds = hub.ring.replay_seconds;
+  $('play-clip').hidden = !seconds;
+  write($('play-clip').querySelector('span'), `Replay ${seconds}\u00a0s`);
+  for (const figure of figures) figure();
+}
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.');
+
+const figures = [
+  ['Viewers', () => viewers],
+  ['Frames / s', () => hub.capture.fps.toFixed(1)],
+  ['Size', () => (source.resolution.width ? `${source.resolution.width} × ${source.resolution.height}` : '–')],
+  ['Jitter', () => (hub.capture.fps ? `${hub.capture.jitter_ms.toFixed(1)} ms` : '–')],
+  ['Broken', () => Object.values(hub.capture.broken).reduce((a, b) => a + b, 0)],
+  ['Restarts', () => hub.capture.restarts],
+  ['Stills', () => hub.stills.answered],
+  ['Camera on', () => duration(hub.camera.open_seconds)],
+  ['Memory', () => bytes(hub.process.resident_bytes)],
+].map(([label, value]) => {
+  const field = make('dd', {}, '–');
+  $('figures').append(make('div', {}, make('dt', {}, label), field));
+  return () => write(field, String(value()));
+});
+
+function duration(seconds) {
+  const [d, h, m] = [86400, 3600, 60].map((unit) => Math.floor(seconds / unit));
+  if (d) return `${d} d ${h % 24} h`;
+  if (h) return `${h} h ${m % 60} min`;
+  return m ? `${m} min` : `${Math.floor(seconds)} s`;
+}
+
+function bytes(count) {
+  if (!count) return '–';
+  return count < 1e6 ? `${Math.round(count / 1e3)} kB` : `${(count / 1e6).toFixed(1)} MB`;
+}
+
+// ---- Snapshot and still
+
+function note(text, isBad) {
+  $('note').dataset.mood = isBad ? 'bad' : '';
+  write($('note'), text);
+}
+
+// A button at work stays focusable, so that the keyboard does not lose its place.
+function onPress(id, work) {
+  const button = $(id);
+  button.addEventListener('click', async () => {
+    if (button.getAttribute('aria-busy') === 'true') return;
+    button.setAttribute('aria-busy', 'true');
+    try {
+      await work();
+    } catch (error) {
+      note(sentence(error.message), true);
+    }
+    button.removeAttribute('aria-busy');
+  });
+}
+
+// For file names, in the viewer's own time.
+function stamp(date) {
+  return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace(/:/g, '-');
+}
+
+async function take(id, what) {
+  note('Taking a picture …');
+  const [blob, time] = await ask(id, async (answer) => [await answer.blob(), answer.headers.get('X-Timestamp')]);
+  const taken = time ? new Date(time * 1000) : new Date();
+  URL.revokeObjectURL($('save-taken').href);
+  const url = URL.createObjectURL(blob);
+  const picture = $('taken-picture');
+  picture.src = $('open-taken').href = $('save-taken').href = url;
+  $('save-taken').download = `framehub-${stamp(taken)}.jpg`;
+  await picture.decode();
+  $('taken-what').textContent = what;
+  $('taken-facts').textContent =
+    `${picture.naturalWidth} × ${picture.naturalHeight}, ${bytes(blob.size)}, ${taken.toLocaleTimeString()}`;
+  $('taken').hidden = false;
+  note('');
+  $('save-taken').focus();
+  $('close-taken').onclick = () => {
+    $('taken').hidden = true;
+    $(id).focus();
+  };
+}
+
+onPress('snapshot', () => take('snapshot', 'Snapshot'));
+onPress('still', () => take('still', 'Full-resolution still'));
+
+// ---- Replay: /clip is a file of JPEGs, one after the other
+
+let clip = [];
+
+function split(file) {
+  const starts = [0];
+  for (let end = file.indexOf(0xd9, 1); end > 0; end = file.indexOf(0xd9, end + 1)) {
+    if (file[end - 1] === 0xff && file[end + 1] === 0xff && file[end + 2] === 0xd8) starts.push(end + 1);
+  }
+  return starts.map((start, i) => new Blob([file.subarray(start, starts[i + 1])], { type: 'image/jpeg' }));
+}
+
+function showClip(number) {
+  const url = URL.createObjectURL(clip[number]);
+  view.addEventListener('load', () => URL.revokeObjectURL(url), { once: true });
+  view.src = url;
+  $('seek').value = number;
+  $('seek').setAttribute('aria-valuetext', `picture ${number + 1} of ${clip.length}`);
+}
+
+onPress('play-clip', async () => {
+  const [file, rate] = await ask(`clip?last=${hub.ring.replay_seconds}s`, async (answer) =>
+    [await answer.blob(), answer.headers.get('X-Frame-Rate')]);
+  const pictures = split(new Uint8Array(await file.arrayBuffer()));
+  enter('replay');
+  clip = pictures;
+  $('seek').max = clip.length - 1;
+  URL.revokeObjectURL($('save-clip').href);
+  $('save-clip').href = URL.createObjectURL(file);
+  $('save-clip').download = `framehub-${stamp(new Date())}.mjpeg`;
+  const began = performance.now();
+  let shown = -1;
+  requestAnimationFrame(function next() {
+    const number = Math.min(clip.length - 1, Math.floor(((performance.now() - began) / 1000) * rate));
+    // Somebody moved the slider, or went back to the live picture.
+    if (clip !== pictures || mode !== 'replay' || (shown >= 0 && $('seek').valueAsNumber !== shown)) return;
+    if (number !== shown && view.complete) showClip((shown = number));
+    if (shown < clip.length - 1) requestAnimationFrame(next);
+  });
+});
+$('seek').addEventListener('input', () => showClip($('seek').valueAsNumber));
+
+// ---- The camera's controls
+
+const rows = new Map();
+const wanted = new Map();
+let isSetting = false;
+
+async function loadControls() {
+  isNewCamera = false;
+  const access = hub.camera.controls;
+  if (access === 'none') return;
+  try {
+    showControls(await ask('controls'));
+    $('reset').hidden = access !== 'write' || rows.size === 0;
+  } catch (error) {
+    isNewCamera = !error.isRefused;
+    write($('controls-note'), sentence(error.message));
+  }
+  $('controls-card').hidden = rows.size === 0;
+}
+
+// One request at a time; what was asked for meanwhile goes with the next.
+async function set(name, value) {
+  wanted.set(name, value);
+  if (isSetting) return;
+  isSetting = true;
+  try {
+    while (wanted.size) {
+      const body = JSON.stringify(Object.fromEntries(wanted));
+      wanted.clear();
+      showControls(await ask('controls', undefined, { method: 'POST', body }));
+    }
+    write($('controls-note'), '');
+  } catch (error) {
+    wanted.clear();
+    write($('controls-note'), sentence(error.message));
+    ask('controls').then(showControls, () => {});
+  }
+  isSetting = false;
+}
+
+function showControls(controls) {
+  if (controls.map((control) => control.name).join() !== [...rows.keys()].join()) {
+    rows.clear();
+    for (const control of controls) rows.set(control.name, row(control));
+    $('controls').replaceChildren(...[...rows.values()].map((one) => one.element));
+  }
+  for (const control of controls) rows.get(control.name).update(control);
+}
+
+function row(control) {
+  const { name, label, min, max, step, type, menu } = control;
+  const id = `control-${name}`;
+  const send = ({ target }) => {
+    if (target.checkValidity()) return set(name, Number(target.value));
+    write($('controls-note'), `${label}: ${target.validationMessage}`);
+  };
+  const why = make('small');
+  let inputs;
+  if (type === 'boolean') {
+    inputs = [make('input', { id, type: 'checkbox', onchange: ({ target }) => set(name, Number(target.checked)) })];
+  } else if (type === 'button') {
+    inputs = [make('button', { id, onclick: () => set(name, 1) }, label)];
+  } else if (menu) {
+    inputs = [make('select', { id, onchange: send }, ...menu.map((entry) => make('option', entry, entry.name)))];
+  } else {
+    const limits = { min, max, step: step || 1, required: true };
+    const hasSlider = type === 'integer';
+    inputs = [make('input', { id: hasSlider ? '' : id, type: 'number', onchange: send, ...limits })];
+    inputs[0].setAttribute('aria-label', `${label}, as a number`);
+    if (hasSlider) inputs.push(make('input', { id, type: 'range', oninput: send, ...limits }));
+  }
+  const caption = type === 'button' ? [] : [make('label', { htmlFor: id }, label, why)];
+  const element = make('div', { className: 'control' }, ...caption, ...inputs);
+  return {
+    element,
+    update({ value, flags }) {
+      const isOff = ['inactive', 'grabbed', 'read-only'].find((flag) => flags.includes(flag));
+      write(why, { inactive: 'inactive: set automatically', grabbed: 'not while the camera runs' }[isOff] || '');
+      for (const input of inputs) {
+        input.disabled = Boolean(isOff) || hub.camera.controls !== 'write';
+        if (wanted.has(name) || type === 'button') continue;
+        if (type === 'boolean') input.checked = value === 1;
+        else if (value !== null) input.value = value;
+      }
+    },
+  };
+}
+
+onPress('reset', () => set('reset', 1));
+
+// ---- What to paste where. The same as the doctor prints, src/assets/settings.txt.
+
+const recipes = [
+  ['OctoPrint', 'Settings › Webcam & Timelapse', {
+    'Stream URL': `${home}?action=stream`,
+    'Snapshot URL': `${home}?action=snapshot`,
+  }],
+  ['Octolapse', 'camera profile, custom camera', {
+    'Base address': home,
+    'Snapshot address template': '{camera_address}?action=snapshot',
+    'The same in full resolution': '{camera_address}still',
+  }],
+  ['Moonraker', 'for Mainsail and Fluidd', {
+    'moonraker.conf': ['[webcam printer]', 'service: mjpegstreamer-adaptive', `stream_url: ${home}?action=stream`,
+      `snapshot_url: ${home}?action=snapshot`].join('\n'),
+    'moonraker-timelapse, full resolution': `snapshoturl: ${home}still`,
+  }],
+  ['Home Assistant', 'Settings › Devices & services › Add integration › MJPEG IP Camera', {
+    'MJPEG URL': `${home}stream`,
+    'Still image URL': `${home}snapshot`,
+  }],
+  ['go2rtc', 'for WebRTC, HLS, RTSP and Frigate', { 'go2rtc.yaml': `streams:\n  printer: ${home}stream` }],
+  ['VLC', 'Media › Open Network Stream', { 'Network URL': `${home}stream` }],
+  ['wget', 'a full-resolution picture, named by the time', {
+    Command: `wget -q -O "$(date +%Y%m%d-%H%M%S).jpg" ${home}still`,
+  }],
+];
+
+async function copy(field, button) {
+  field.select();
+  try {
+    await navigator.clipboard.writeText(field.value);
+  } catch {
+    // Without TLS there is no clipboard but the old way.
+    document.execCommand('copy');
+    button.focus();
+  }
+  button.textContent = 'Copied';
+  note(`Copied: ${button.dataset.what}`);
+  setTimeout(() => (button.textContent = 'Copy'), 1500);
+}
+
+for (const [program, where, fields] of recipes) {
+  const details = make('details', {}, make('summary', {}, make('strong', {}, program), make('span', {}, where)));
+  for (const [label, value] of Object.entries(fields)) {
+    const id = `paste-${program}-${label}`.replace(/\W+/g, '-');
+    const rows = value.split('\n').length;
+    const field = make('textarea', { id, value, rows, readOnly: true, spellcheck: false });
+    const button = make('button', { onclick: () => copy(field, button) }, 'Copy');
+    button.dataset.what = `${program}, ${label}`;
+    button.setAttribute('aria-label', `Copy ${button.dataset.what}`);
+    details.append(make('div', { className: 'recipe' }, make('label', { htmlFor: id }, label), button, field));
+  }
+  $('programs').append(details);
+}
+
+$('token-hint').hidden = !token;
+if (!document.hidden) connect();
+poll();
