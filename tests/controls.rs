@@ -276,6 +276,8 @@ fn only_as_far_as_the_owner_allows() {
 #[test]
 fn a_sleeping_camera_is_opened_for_it_and_let_go() {
     let server = start(&["--idle", "0.3"]);
+    // It has been looked for, and let go.
+    server.wait_log("asleep until somebody looks", PATIENCE);
     wait_closed(&server);
     let opened = times(&server, "camera opened");
     assert_eq!(value(&server, "brightness"), 0);
