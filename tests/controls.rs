@@ -301,6 +301,7 @@ fn no_camera_no_controls() {
 #[test]
 fn answered_in_time_while_the_camera_is_busy() {
     let server = start(&["--device", "synthetic:switch_ms=6000"]);
+    let _viewer = server.stream("/stream");
     // The capture thread holds it from here until it streams.
     server.wait_log("camera opened", PATIENCE);
     let began = Instant::now();

@@ -347,10 +347,15 @@ impl Camera {
     /// Opens the camera and closes it again: whether it is there, for the log and for health checks, without its
     /// light going on.
     fn look_for_it(&self) -> Result<(), CameraError> {
-        self.open(&mut self.slot.lock())?;
-        self.close_device();
-        info!("the camera is there, and asleep until somebody looks");
-        self.status.lock().phase = Phase::Asleep;
+        let slot = self.slot.lock();
+        if slot.device.is_some() {
+            return Ok(());
+        }
+        let identity = self.source.open()?.identity().clone();
+        info!("camera found device={} card=\"{}\"; asleep until somebody looks", identity.node, identity.card);
+        let mut status = self.status.lock();
+        status.identity = Some(identity);
+        status.phase = Phase::Asleep;
         Ok(())
     }
 
@@ -477,11 +482,8 @@ impl Camera {
         limiter: &mut Option<Pace>,
         sequence: u64,
     ) -> Option<Arc<Frame>> {
-        if !raw.is_flagged
-            && let Some(last) = live.driver_sequence.replace(raw.sequence)
-        {
-            let lost = raw.sequence.saturating_sub(last).saturating_sub(1);
-            self.counters.lost_by_driver.fetch_add(lost.into(), Ordering::Relaxed);
+        if !raw.is_flagged && !self.is_in_order(raw.sequence, live) {
+            return None;
         }
         let (picture, size) = self.inspect(&raw)?;
         if size != live.mode.size && !self.is_true_size(size, live) {
@@ -500,6 +502,19 @@ impl Camera {
         count(&self.counters.frames);
         let info = FrameInfo { sequence, captured_at, size };
         Some(self.pool.frame(info, picture.len(), |out| picture.append_to(out)))
+    }
+
+    /// Counts what the driver lost. A picture that it hands out behind a later one (uvcvideo completes buffers in
+    /// several threads) has been counted as lost, and is: nobody wants to see time go back.
+    fn is_in_order(&self, sequence: u32, live: &mut Live) -> bool {
+        let last = live.driver_sequence.unwrap_or(sequence);
+        if sequence < last && last - sequence <= LIVE_BUFFERS {
+            return false;
+        }
+        live.driver_sequence = Some(sequence);
+        let lost = sequence.saturating_sub(last).saturating_sub(1);
+        self.counters.lost_by_driver.fetch_add(lost.into(), Ordering::Relaxed);
+        true
     }
 
     /// The whole JPEG in a camera's buffer, and its size in pixels; `None`, and counted, if there is none.

@@ -136,9 +136,10 @@ impl App {
         };
         let mut requests = Requests::new();
         loop {
-            let head = requests.next(&connection);
+            let request = requests.next(&connection).and_then(|head| Ok((requests.body(&head, &connection)?, head)));
+            // Only now: one that owes us the rest of a body is as idle as one that owes us a head.
             place.end_head();
-            let goes_on = match head.and_then(|head| Ok((requests.body(&head, &connection)?, head))) {
+            let goes_on = match request {
                 Ok((body, head)) => {
                     connection.speaks_for(self.gate.client(connection.address(), &head));
                     self.respond(&connection, &head, &body, &mut place)
