@@ -449,7 +449,10 @@ impl Camera {
         let Some(live) = &slot.live else { return Ok(()) };
         let periods = live.mode.fps.map_or(Duration::ZERO, |fps| Duration::from_secs_f64(10.0 / fps.max(0.1)));
         let silent = live.alive_at.elapsed();
-        if silent < periods.max(*patience) {
+        // A camera that is slow to switch to a still is as slow to come back.
+        let switch = if live.has_pictures { None } else { self.learned().switch };
+        let switch = switch.map_or(Duration::ZERO, |time| time * 2 + STALL);
+        if silent < periods.max(*patience).max(switch) {
             return Ok(());
         }
         let silent = silent.as_secs_f64();
