@@ -205,7 +205,10 @@ fn health_waits_for_the_first_picture() {
 #[test]
 fn health_without_a_camera() {
     let server = start(&["--device", "/dev/no-such-camera"]);
-    assert!(wait_health(&server, 503).contains("/dev/no-such-camera"));
+    let health = || server.get("/healthz");
+    wait_until("/healthz names it", PATIENCE, || {
+        health().status == 503 && health().text().contains("/dev/no-such-camera")
+    });
     let state = state(&server);
     assert_eq!(state["framehub"]["camera"]["identity"], Value::Null);
     assert!(state["framehub"]["capture"]["failures"].as_u64() >= Some(1), "{state}");

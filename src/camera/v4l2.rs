@@ -112,8 +112,11 @@ impl Source for V4l2Source {
     }
 }
 
+/// What came of opening a node.
+pub type Opened = Result<Box<dyn Device>, CameraError>;
+
 /// All video nodes, open, or with the reason why they cannot be used.
-pub fn list() -> Vec<(PathBuf, Result<Box<dyn Device>, CameraError>)> {
+pub fn list() -> Vec<(PathBuf, Opened)> {
     let open = |node: PathBuf| {
         let device = V4l2Device::open(&node).map(|device| Box::new(device) as Box<dyn Device>);
         (node, device)
