@@ -428,7 +428,8 @@ fn only_viewers_of_the_newest_get_their_last_frame_again() {
     thread::scope(|scope| {
         let watching = over.when_dropped();
         let [newest, all, lockstep] = ["newest", "all", "lockstep"].map(|mode| scope.spawn(read(mode)));
-        thread::sleep(Duration::from_secs(1));
+        server.wait_log("pictures are coming", PATIENCE);
+        thread::sleep(Duration::from_millis(500));
         let still = server.get("/still");
         assert_eq!((still.status, still.header("X-Frame-Size")), (200, Some("640x480")), "{}", still.head);
         thread::sleep(Duration::from_secs(3));
