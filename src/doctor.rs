@@ -12,7 +12,7 @@ use crate::camera::still::still_size;
 use crate::camera::{CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source, diagnose, v4l2};
 use crate::config::Config;
 use crate::frame::Size;
-use crate::http::{Listen, clickable};
+use crate::http::{DEFAULT_ADDRESS, Listen, clickable};
 use crate::jpeg::{self, Fault};
 
 /// Pictures that are looked at.
@@ -283,7 +283,11 @@ impl Look {
 fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
     let tcp =
         config.listen.iter().find_map(|listen| if let Listen::Tcp(address) = listen { Some(address) } else { None });
-    let Some(address) = tcp else { return Ok(()) };
+    let address = match tcp {
+        None if config.listen.is_empty() => &DEFAULT_ADDRESS,
+        None => return Ok(()),
+        Some(address) => address,
+    };
     let local =
         if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { *address };
     let host = clickable(*address).first().copied().unwrap_or(local);

@@ -53,6 +53,7 @@ fn usage() -> io::Error {
 
 /// The host's TSC frequency, which the guest's is too. The guest is told,
 /// because its own calibration fails when the host is busy.
+#[cfg(target_arch = "x86_64")]
 fn tsc_khz() -> u64 {
     // SAFETY: RDTSC exists on every x86-64 processor.
     let read = || (unsafe { std::arch::x86_64::_rdtsc() }, monotonic_ns());
@@ -60,6 +61,12 @@ fn tsc_khz() -> u64 {
     thread::sleep(Duration::from_millis(50));
     let (tsc_end, ns_end) = read();
     (tsc_end - tsc) * 1_000_000 / (ns_end - ns)
+}
+
+/// Guests of other kinds need not know.
+#[cfg(not(target_arch = "x86_64"))]
+fn tsc_khz() -> u64 {
+    0
 }
 
 fn serve(dir: &str, port: &str, link: Link, plug: bool) -> io::Result<()> {
