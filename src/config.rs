@@ -2,7 +2,6 @@
 
 mod file;
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use std::{fs, io};
@@ -146,7 +145,7 @@ pub enum DeviceArg {
 pub struct Config {
     /// Which camera.
     pub device: DeviceArg,
-    /// Where to listen; at least one address.
+    /// Where to listen; without any, see [`crate::http::Listeners::open`].
     pub listen: Vec<Listen>,
     /// The mode of Unix sockets.
     pub socket_mode: u32,
@@ -247,13 +246,9 @@ impl Config {
         }
         let origins = if args.allow_origin.is_empty() { vec!["*".into()] } else { args.allow_origin };
         let sites = Sites { origins, hosts: args.allow_host };
-        let listen = match args.listen.is_empty() {
-            true => vec![Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))],
-            false => args.listen,
-        };
         Ok(Self {
             device: args.device,
-            listen,
+            listen: args.listen,
             socket_mode: args.socket_mode,
             live: Mode { size: args.size, fps: args.fps },
             idle: Some(args.idle).filter(|idle| !idle.is_zero()),
@@ -427,7 +422,7 @@ mod tests {
     fn defaults_are_those_of_the_help() {
         let config = parse("").unwrap_or_else(|exit| panic!("{exit:?}"));
         assert!(matches!(config.device, DeviceArg::Camera(Choice::Auto)));
-        assert_eq!(config.listen, ["0.0.0.0:8080".parse().unwrap()]);
+        assert_eq!(config.listen, []);
         assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));

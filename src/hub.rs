@@ -282,7 +282,8 @@ impl Hub {
         };
     }
 
-    fn wake_camera(&self) {
+    /// Ends [`Hub::wait_for_demand`].
+    pub fn wake_camera(&self) {
         // Full means that a wake-up is waiting already.
         let _ = self.wake.0.try_send(());
     }

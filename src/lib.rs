@@ -15,6 +15,7 @@
 //! | [`delivery`], [`ring`] | what a client gets next, decided without waiting; the latest frames, bounded in bytes |
 //! | [`http`] | from an accepted socket to an answer |
 //! | [`doctor`] | `--list` and `--check` |
+//! | [`service`] | what a service manager is told, and the sockets that it holds |
 //! | [`log`], [`os`], `budget` | small servants; whether the system gives the threads and descriptors that may be needed |
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
@@ -32,8 +33,10 @@ pub mod jpeg;
 pub mod log;
 pub mod os;
 pub mod ring;
+pub mod service;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,15 +48,23 @@ use self::camera::{Mode, Source};
 use self::config::{Config, DeviceArg};
 use self::http::{App, Listeners};
 use self::hub::{Hub, Keep};
+use self::service::Manager;
 
 /// A capture thread that a driver holds (a STREAMON of 6 s) is left at exit after this time.
 const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
 
-/// Serves until `stop` becomes readable or its other end is closed, then ends everything within a second.
+/// Serves until `stop` becomes readable or its other end is closed, then ends everything within a second. What can
+/// be read from `reload` makes the camera open anew.
 ///
 /// # Errors
 /// In words, when a thread cannot be made or waiting for clients fails.
-pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Result<(), String> {
+pub fn run(
+    config: Config,
+    listeners: &Listeners,
+    manager: &Manager,
+    stop: BorrowedFd<'_>,
+    reload: BorrowedFd<'_>,
+) -> Result<(), String> {
     let source = source(&config.device);
     let hub = Hub::with(config.keep);
     let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
@@ -68,7 +79,17 @@ pub fn run(config: Config, listeners: &Listeners, stop: BorrowedFd<'_>) -> Resul
         .name("capture".into())
         .spawn(move || runner.run())
         .map_err(|error| format!("cannot start the capture thread: {error}"))?;
-    let served = listeners.serve(&app, stop).map_err(|error| format!("cannot wait for clients: {error}"));
+    let (done, ended) = UnixStream::pair().map_err(|error| format!("cannot start the service thread: {error}"))?;
+    let served = thread::scope(|scope| {
+        let attend = || manager.attend(&app, listeners, reload, ended.as_fd());
+        thread::Builder::new()
+            .name("service".into())
+            .spawn_scoped(scope, attend)
+            .map_err(|error| format!("cannot start the service thread: {error}"))?;
+        let served = listeners.serve(&app, stop).map_err(|error| format!("cannot wait for clients: {error}"));
+        drop(done);
+        served
+    });
 
     camera.stop();
     hub.close();

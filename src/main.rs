@@ -1,6 +1,6 @@
 //! Arguments, signals, exit code.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use framehub::config::{Config, Exit, Task};
 use framehub::doctor;
 use framehub::http::{Listeners, clickable};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use framehub::os;
+use framehub::service::{self, Manager};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
-    framehub::os::tame_allocator();
+    os::tame_allocator();
     let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
     let program = args.next().unwrap_or_default();
     let args: Vec<String> = args.collect();
@@ -20,7 +22,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(Exit::Asked(text)) => {
             // Somebody who closed our output does not want it.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            let _ = writeln!(io::stdout(), "{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
         Err(Exit::Wrong(text)) => {
@@ -34,8 +36,8 @@ fn main() -> ExitCode {
     }
     let done = match config.task {
         Task::Serve => serve(config).map(|()| true),
-        Task::List => doctor::list(&mut std::io::stdout()).map(|()| true).map_err(|error| error.to_string()),
-        Task::Check => doctor::check(&mut std::io::stdout(), framehub::source(&config.device).as_ref(), &config)
+        Task::List => doctor::list(&mut io::stdout()).map(|()| true).map_err(|error| error.to_string()),
+        Task::Check => doctor::check(&mut io::stdout(), framehub::source(&config.device).as_ref(), &config)
             .map_err(|error| error.to_string()),
     };
     match done {
@@ -49,13 +51,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
-    let (stop, signalled) = UnixStream::pair().map_err(|error| format!("cannot prepare for signals: {error}"))?;
-    for signal in [SIGTERM, SIGINT] {
-        let end = signalled.try_clone().map_err(|error| format!("cannot prepare for signals: {error}"))?;
-        signal_hook::low_level::pipe::register(signal, end)
-            .map_err(|error| format!("cannot prepare for signals: {error}"))?;
-    }
-    let listeners = Listeners::bind(&config.listen, config.socket_mode)?;
+    let ends_at_hangup = io::stderr().is_terminal() && !config.in_background;
+    let [stop, reload, _reload_end] =
+        signals(ends_at_hangup).map_err(|error| format!("cannot prepare for signals: {error}"))?;
+    let listeners = Listeners::open(&config.listen, config.socket_mode, service::passed_sockets())?;
     for address in listeners.addresses() {
         eprintln!("listening on http://{address}");
         for lan in clickable(address) {
@@ -66,7 +65,21 @@ fn serve(config: Config) -> Result<(), String> {
         eprintln!("listening on unix:{}", path.display());
     }
     if config.in_background {
-        framehub::os::leave_terminal().map_err(|error| format!("cannot go into the background: {error}"))?;
+        os::leave_terminal().map_err(|error| format!("cannot go into the background: {error}"))?;
     }
-    framehub::run(config, &listeners, stop.as_fd())
+    let manager = Manager::from_environment();
+    manager.keep(&listeners);
+    framehub::run(config, &listeners, &manager, stop.as_fd(), reload.as_fd())
+}
+
+/// What becomes readable when we are to stop, when we are to reload, and the latter's other end, to be kept open. A
+/// terminal that is closed sends SIGHUP too, and then it means the former.
+fn signals(ends_at_hangup: bool) -> io::Result<[UnixStream; 3]> {
+    let (stop, stop_end) = UnixStream::pair()?;
+    let (reload, reload_end) = UnixStream::pair()?;
+    let hangup = if ends_at_hangup { &stop_end } else { &reload_end };
+    for (signal, end) in [(SIGTERM, &stop_end), (SIGINT, &stop_end), (SIGHUP, hangup)] {
+        signal_hook::low_level::pipe::register(signal, end.try_clone()?)?;
+    }
+    Ok([stop, reload, reload_end])
 }

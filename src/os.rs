@@ -1,10 +1,12 @@
-//! What std lacks: raw clocks, poll, resource limits, the allocator's thresholds, what this process uses. One of two
-//! files with unsafe code.
+//! What std lacks: raw clocks, poll, resource limits, passed descriptors, the allocator's thresholds, what this process
+//! uses. One of two files with unsafe code.
 #![allow(unsafe_code)]
 
+use std::env;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// CLOCK_MONOTONIC, as V4L2 stamps its buffers. (`Instant` is the same clock but hides its value.)
@@ -102,6 +104,29 @@ fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
         0 => Ok(limit.rlim_cur as u64),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` has it.
+/// They are given out once.
+pub fn passed_descriptors() -> Vec<(OwnedFd, String)> {
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    const FIRST: RawFd = 3;
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    let is_ours = number("LISTEN_PID") == Some(std::process::id());
+    if !is_ours || IS_TAKEN.swap(true, Ordering::SeqCst) {
+        return Vec::new();
+    }
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let passed = FIRST..FIRST + number("LISTEN_FDS").unwrap_or(0).min(1000) as RawFd;
+    let own = |fd| {
+        let name = names.next().unwrap_or_default().to_owned();
+        // SAFETY: fcntl takes any number; it refuses one that is not open.
+        let is_open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+        // SAFETY: open, passed to us by the environment's word, and given out only this once.
+        is_open.then(|| (unsafe { OwnedFd::from_raw_fd(fd) }, name))
+    };
+    passed.filter_map(own).collect()
 }
 
 /// What this process uses, as far as /proc says.

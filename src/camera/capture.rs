@@ -35,6 +35,8 @@ const STALL: Duration = Duration::from_secs(2);
 const STALL_MAX: Duration = Duration::from_secs(16);
 /// After so many pictures of one unexpected size that size is taken as the truth.
 const STRANGE_SIZE_LIMIT: u32 = 10;
+/// A capture thread that has not come round for so long, and two stills more, hangs in its driver for good.
+const ROUND_LIMIT: Duration = Duration::from_secs(30);
 /// A camera that claims to be live and has not sent a picture for so long hangs in its driver, where the watchdog
 /// cannot see it.
 const HUNG: Duration = Duration::from_secs(15);
@@ -67,6 +69,9 @@ pub struct Camera {
     pub(super) counters: Counters,
     pub(super) stills: Stills,
     is_stopping: AtomicBool,
+    is_reopening: AtomicBool,
+    /// When the capture thread last came round, in milliseconds of CLOCK_MONOTONIC; 0 while it sleeps on purpose.
+    round_at: AtomicU64,
 }
 
 /// What the camera mutex guards.
@@ -221,6 +226,8 @@ impl Camera {
             counters: Counters::default(),
             stills: Stills::default(),
             is_stopping: AtomicBool::new(false),
+            is_reopening: AtomicBool::new(false),
+            round_at: AtomicU64::new(0),
         })
     }
 
@@ -307,6 +314,21 @@ impl Camera {
         self.is_stopping.store(true, Ordering::SeqCst);
     }
 
+    /// Closes the camera and opens it anew, as a plug pulled and put back would; viewers stay.
+    pub fn reopen(&self) {
+        self.is_reopening.store(true, Ordering::SeqCst);
+        self.hub.wake_camera();
+    }
+
+    /// Whether the capture thread goes round: a driver can hold it for ever.
+    pub fn is_alive(&self) -> bool {
+        let now = os::monotonic().as_millis() as u64;
+        match self.round_at.load(Ordering::SeqCst) {
+            0 => true,
+            at => now.saturating_sub(at) < (ROUND_LIMIT + self.settings.still.deadline * 2).as_millis() as u64,
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::SeqCst)
     }
@@ -315,11 +337,16 @@ impl Camera {
     pub fn run(&self) {
         let mut patience = STALL;
         while !self.is_stopping() {
+            self.round_at.store(os::monotonic().as_millis() as u64, Ordering::SeqCst);
+            if self.is_reopening.swap(false, Ordering::SeqCst) {
+                self.close_device();
+            }
             let done = match self.need() {
                 Need::Pictures => self.step(&mut patience),
                 Need::Knowledge => self.look_for_it(),
                 Need::Nothing => {
                     self.close(Phase::Asleep);
+                    self.round_at.store(0, Ordering::SeqCst);
                     self.hub.wait_for_demand(None);
                     continue;
                 }
@@ -612,7 +639,7 @@ impl Camera {
 
     fn back_off(&self) {
         let began = Instant::now();
-        while !self.is_stopping() {
+        while !self.is_stopping() && !self.is_reopening.load(Ordering::SeqCst) {
             let pause = if self.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
             self.hub.wait_for_demand(Some(left));
@@ -634,4 +661,25 @@ pub(super) fn stamp(exposed_at: Option<Duration>, last: Duration) -> Stamp {
     let is_plausible = |at: &Duration| *at > last && *at <= now && now - *at < OLDEST;
     let mono = exposed_at.filter(is_plausible).unwrap_or(now);
     Stamp { mono, real: os::realtime().saturating_sub(now - mono) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::camera::settle::Rule;
+    use crate::camera::synthetic::Synthetic;
+
+    #[test]
+    fn a_thread_that_sleeps_on_purpose_is_alive_and_one_that_no_longer_comes_round_is_not() {
+        let deadline = Duration::from_secs(1);
+        let still = StillSettings { size: None, fps: None, rule: Rule::Auto, deadline, min_interval: Duration::ZERO };
+        let live = Mode { size: Size::new(320, 240), fps: None };
+        let settings = Settings { live, max_fps: None, idle: None, still };
+        let source = Synthetic::from_text("synthetic").unwrap();
+        let camera = Camera::new(Box::new(source), settings, Hub::new());
+        assert!(camera.is_alive());
+        // Long ago: this machine's first millisecond.
+        camera.round_at.store(1, Ordering::SeqCst);
+        assert!(!camera.is_alive());
+    }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,6 +19,8 @@ use super::App;
 use super::unix::{self, SocketFile};
 use crate::os::{self, Event};
 
+/// Where to listen when nobody says where.
+pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 /// Connections that may wait to be accepted: a hundred browsers arrive at once.
 const BACKLOG: i32 = 1024;
 /// A client thread needs little; a thousand of them should not need much.
@@ -36,6 +38,14 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:PATH`.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether this TCP socket is bound there.
+    fn is(&self, socket: &Socket) -> bool {
+        let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+        matches!(self, Self::Tcp(address) if bound == Some(*address))
+    }
 }
 
 impl FromStr for Listen {
@@ -67,28 +77,54 @@ impl fmt::Display for Listen {
 /// Sockets that are being listened to.
 pub struct Listeners {
     sockets: Vec<Socket>,
+    /// So many of them, from the front, are TCP sockets of our own.
+    own: usize,
     files: Vec<SocketFile>,
 }
 
+/// Listening sockets that a service manager passed.
+#[derive(Default)]
+pub struct Passed {
+    /// Those that we gave into its keeping before we were restarted.
+    pub kept: Vec<Socket>,
+    /// Those of a socket unit.
+    pub unit: Vec<Socket>,
+}
+
 impl Listeners {
-    /// Listens on all of these addresses, or on none, with an error for people.
-    pub fn bind(addresses: &[Listen], socket_mode: u32) -> Result<Self, String> {
-        let mut listeners = Self { sockets: Vec::new(), files: Vec::new() };
+    /// Listens on all of these addresses, or on none, with an error for people. Without any, the sockets of a socket
+    /// unit are what is listened to, or else [`DEFAULT_ADDRESS`].
+    pub fn open(addresses: &[Listen], socket_mode: u32, passed: Passed) -> Result<Self, String> {
+        let default = [Listen::Tcp(DEFAULT_ADDRESS)];
+        let addresses = if addresses.is_empty() && passed.unit.is_empty() { &default } else { addresses };
+        let is_wanted = |socket: &Socket| addresses.iter().any(|listen| listen.is(socket));
+        let (mut sockets, unwanted): (Vec<_>, Vec<_>) = passed.kept.into_iter().partition(is_wanted);
+        for old in unwanted {
+            // Its port becomes free, and the manager lets go of it too.
+            let _ = old.shutdown(Shutdown::Both);
+        }
+        let mut unix = Vec::new();
+        let mut files = Vec::new();
         let is_v4 = |port| move |other: &Listen| matches!(other, Listen::Tcp(v4) if v4.is_ipv4() && v4.port() == port);
         for address in addresses {
-            let socket = match address {
+            if sockets.iter().any(|socket| address.is(socket)) {
+                continue;
+            }
+            let (socket, to) = match address {
                 // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
-                Listen::Tcp(address) => bind(*address, addresses.iter().any(is_v4(address.port()))),
+                Listen::Tcp(address) => (bind(*address, addresses.iter().any(is_v4(address.port()))), &mut sockets),
                 Listen::Unix(path) => {
                     let (socket, file) = unix::bind(path, socket_mode)?;
-                    listeners.files.push(file);
-                    Ok(socket)
+                    files.push(file);
+                    (Ok(socket), &mut unix)
                 }
             };
-            let socket = socket.and_then(listen).map_err(|error| explain(address, &error))?;
-            listeners.sockets.push(socket);
+            to.push(socket.and_then(listen).map_err(|error| explain(address, &error))?);
         }
-        Ok(listeners)
+        let own = sockets.len();
+        sockets.extend(unix);
+        sockets.extend(passed.unit);
+        Ok(Self { sockets, own, files })
     }
 
     /// What to open in a browser: the addresses, with the port that was chosen for port 0.
@@ -99,6 +135,16 @@ impl Listeners {
     /// The files of Unix sockets.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(SocketFile::path)
+    }
+
+    /// All of the sockets.
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// Those that our successor can take up again: the rest has a name, or belongs to a socket unit.
+    pub fn own(&self) -> &[Socket] {
+        &self.sockets[..self.own]
     }
 
     /// Accepts until `stop` becomes readable or is closed at its other end.

@@ -43,7 +43,7 @@ pub use self::forwarded::Proxy;
 pub use self::gate::Access;
 use self::gate::{Gate, Refusal};
 use self::head::{Head, HeadError, Requests};
-pub use self::listener::{Listen, Listeners, clickable};
+pub use self::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
 use self::places::{Full, Place, Places, ViewerPermit};
 use self::route::{Effect, Route};
 pub use self::site::{Sites, parse_origin};

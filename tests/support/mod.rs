@@ -17,7 +17,7 @@ pub use http::{Answer, Client, request, request_with};
 pub use multipart::{
     Part, PartReader, STREAM_HEAD_LINES, Stamp, assert_capture_time, is_one_whole_jpeg, parse_timestamp, stamp_of,
 };
-pub use server::{Footprint, TestServer};
+pub use server::{Footprint, TestServer, program};
 pub use slow::{SlowReader, narrow_connection, stalled_viewer};
 
 use std::thread;

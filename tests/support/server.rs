@@ -27,10 +27,19 @@ pub struct Footprint {
     pub descriptors: usize,
 }
 
+/// The binary under test: cargo's, or what `FRAMEHUB_RUN` names, such as `qemu-arm target/static/framehub-armv7`.
+pub fn program() -> Command {
+    let run = std::env::var("FRAMEHUB_RUN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_framehub").into());
+    let mut words = run.split_whitespace();
+    let mut command = Command::new(words.next().expect("FRAMEHUB_RUN names a program"));
+    command.args(words);
+    command
+}
+
 impl TestServer {
     /// Starts with these arguments, and `--device synthetic --listen 127.0.0.1:0` where they say nothing else.
     pub fn start(args: &[&str]) -> TestServer {
-        TestServer::spawn(Command::new(env!("CARGO_BIN_EXE_framehub")), args)
+        TestServer::spawn(program(), args)
     }
 
     /// As `start`, but under `ulimit` with these words.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use uvc::Link;
 
 const USAGE: &str =
-    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT";
+    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT PATH...";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,8 +35,8 @@ fn main() {
         ["serve", dir, port, "bulk", plug] => serve(dir, port, Link::Bulk, plug == "1"),
         ["serve", dir, port, "isoc", plug] => serve(dir, port, Link::Isoc, plug == "1"),
         ["serve", dir, port, "super", plug] => serve(dir, port, Link::Super, plug == "1"),
-        ["view", port, count] => match count.parse() {
-            Ok(count) => view::run(port, count),
+        ["view", port, count, ref paths @ ..] => match count.parse() {
+            Ok(count) => view::run(port, count, paths),
             Err(_) => Err(usage()),
         },
         _ => Err(usage()),
@@ -53,6 +53,7 @@ fn usage() -> io::Error {
 
 /// The host's TSC frequency, which the guest's is too. The guest is told,
 /// because its own calibration fails when the host is busy.
+#[cfg(target_arch = "x86_64")]
 fn tsc_khz() -> u64 {
     // SAFETY: RDTSC exists on every x86-64 processor.
     let read = || (unsafe { std::arch::x86_64::_rdtsc() }, monotonic_ns());
@@ -60,6 +61,12 @@ fn tsc_khz() -> u64 {
     thread::sleep(Duration::from_millis(50));
     let (tsc_end, ns_end) = read();
     (tsc_end - tsc) * 1_000_000 / (ns_end - ns)
+}
+
+/// Guests of other kinds need not know.
+#[cfg(not(target_arch = "x86_64"))]
+fn tsc_khz() -> u64 {
+    0
 }
 
 fn serve(dir: &str, port: &str, link: Link, plug: bool) -> io::Result<()> {

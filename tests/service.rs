@@ -1,0 +1,215 @@
+//! What a service manager relies on: notification, watchdog, reload, and sockets that it passes and keeps.
+
+mod support;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
+use support::{Client, PATIENCE, TestServer, program, request, sys, wait_until};
+
+/// A service manager's ear.
+struct Ear {
+    socket: UnixDatagram,
+    heard: Vec<String>,
+}
+
+impl Ear {
+    fn new(socket: UnixDatagram) -> Ear {
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
+        Ear { socket, heard: Vec::new() }
+    }
+
+    fn at(folder: &tempfile::TempDir) -> Ear {
+        Ear::new(UnixDatagram::bind(folder.path().join("notify")).expect("a socket"))
+    }
+
+    /// The next message that contains `word`, and when it came.
+    #[track_caller]
+    fn wait(&mut self, word: &str) -> String {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            let Some(message) = self.next() else { continue };
+            if message.contains(word) {
+                return message;
+            }
+        }
+        panic!("{word} was not heard, but {:?}", self.heard);
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).ok()?;
+        let message = String::from_utf8(buffer[..length].to_vec()).expect("text");
+        self.heard.push(message.clone());
+        Some(message)
+    }
+}
+
+fn start(folder: &tempfile::TempDir, watchdog: Option<Duration>, args: &[&str]) -> TestServer {
+    let mut command = program();
+    command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+    if let Some(limit) = watchdog {
+        command.env("WATCHDOG_USEC", limit.as_micros().to_string());
+    }
+    TestServer::spawn(command, args)
+}
+
+/// A command that becomes framehub with this socket as its descriptor 3, as a service manager would start it.
+fn with_passed(socket: &impl AsRawFd, name: &str) -> Command {
+    let framehub = program();
+    let fd = socket.as_raw_fd();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("[ {fd} = 3 ] || exec 3<&{fd} {fd}<&-; LISTEN_PID=$$ exec \"$0\" \"$@\"")]);
+    shell.arg(framehub.get_program()).args(framehub.get_args());
+    shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+    shell
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    SockRef::from(&listener).set_cloexec(false).expect("it can be passed");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
+#[test]
+fn tells_when_it_is_ready_how_it_is_and_when_it_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ear = Ear::at(&folder);
+    let mut server = start(&folder, Some(Duration::from_secs(1)), &["--size", "320x240", "--idle", "0.2"]);
+    assert!(ear.wait("READY=1").contains("STATUS="));
+    let mut parts = server.stream("/stream");
+    parts.next_part();
+    let status = ear.wait("STATUS=live 320x240");
+    assert!(status.ends_with("; viewers: 1"), "{status}");
+    drop(parts);
+    ear.wait("asleep");
+    // Asleep on purpose is no reason to starve it.
+    ear.wait("WATCHDOG=1");
+    ear.wait("WATCHDOG=1");
+    server.stop(libc::SIGTERM);
+    ear.wait("STOPPING=1");
+}
+
+#[test]
+fn feeds_no_watchdog_that_does_not_ask() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ear = Ear::at(&folder);
+    let mut server = start(&folder, None, &[]);
+    ear.wait("READY=1");
+    server.stop(libc::SIGTERM);
+    ear.wait("STOPPING=1");
+    assert!(!ear.heard.iter().any(|message| message.contains("WATCHDOG")), "{:?}", ear.heard);
+}
+
+/// Nobody can connect to a Unix socket whose name is gone, so our own request fails, as it would in a server whose
+/// accept loop hangs.
+#[test]
+fn starves_the_watchdog_when_its_own_request_is_not_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ear = Ear::at(&folder);
+    let path = folder.path().join("http");
+    let nameless = UnixListener::bind(&path).expect("a socket");
+    SockRef::from(&nameless).set_cloexec(false).expect("it can be passed");
+    let mut command = with_passed(&nameless, "http");
+    std::fs::remove_file(path).expect("it was there");
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "400000");
+    let mut server = TestServer::spawn(command, &["--listen", "127.0.0.1:0"]);
+    server.wait_log("the watchdog is not fed", PATIENCE);
+    server.stop(libc::SIGTERM);
+    ear.wait("STOPPING=1");
+    let fed = ear.heard.iter().filter(|message| message.contains("WATCHDOG")).count();
+    assert_eq!(fed, 0, "{:?}", ear.heard);
+}
+
+#[test]
+fn finds_a_notification_socket_without_a_file() {
+    let name = format!("framehub-test-{}", std::process::id());
+    let address = UnixAddr::from_abstract_name(&name).expect("a name");
+    let mut ear = Ear::new(UnixDatagram::bind_addr(&address).expect("a socket"));
+    let mut command = program();
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let _server = TestServer::spawn(command, &[]);
+    ear.wait("READY=1");
+}
+
+#[test]
+fn reload_opens_the_camera_anew_and_keeps_its_viewers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ear = Ear::at(&folder);
+    let server = start(&folder, None, &["--size", "320x240"]);
+    let mut parts = server.stream("/stream");
+    let before = parts.next_part().stamp().seq;
+    ear.wait("READY=1");
+    sys::send_signal(server.pid(), libc::SIGHUP);
+    ear.wait("RELOADING=1\nMONOTONIC_USEC=");
+    ear.wait("READY=1");
+    server.wait_log("reloading", PATIENCE);
+    let opened = || server.log().iter().filter(|line| line.contains("camera opened")).count();
+    wait_until("the camera was opened again", PATIENCE, || opened() == 2);
+    assert!((0..10).all(|_| parts.next_part().stamp().seq > before), "the same viewer goes on watching");
+}
+
+#[test]
+fn serves_the_socket_that_a_socket_unit_passed_and_no_other() {
+    let (listener, address) = listener();
+    let mut command = with_passed(&listener, "framehub.socket");
+    let mut child = command.args(["--device", "synthetic"]).stderr(Stdio::piped()).spawn().expect("it starts");
+    let answer = Client::connect(address).exchange(request("GET", "/"));
+    sys::send_signal(child.id(), libc::SIGTERM);
+    let mut log = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut log).expect("text");
+    assert!(child.wait().expect("our child").success(), "{log}");
+    assert_eq!(answer.status, 200);
+    assert_eq!(log.matches("listening on").count(), 1, "{log}");
+}
+
+#[test]
+fn listens_besides_where_it_is_told_to() {
+    let (listener, address) = listener();
+    let server = TestServer::spawn(with_passed(&listener, "framehub.socket"), &["--listen", "127.0.0.1:0"]);
+    server.wait_log(&format!("listening on http://{address}"), PATIENCE);
+    server.assert_answers();
+}
+
+#[test]
+fn takes_up_the_listening_socket_that_was_kept_for_it() {
+    let (listener, address) = listener();
+    // Somebody who came while nobody was there to answer.
+    let early = TcpStream::connect(address).expect("the kernel takes it");
+    let server = TestServer::spawn(with_passed(&listener, "kept-listener"), &["--listen", &address.to_string()]);
+    drop(listener);
+    assert_eq!(Client::over(early).exchange(request("GET", "/")).status, 200);
+    assert_eq!(server.addresses(), [address]);
+}
+
+/// As after a change of `--listen`: the old socket is in the manager's hands too, but must not go on taking
+/// connections that nobody answers, nor stand in the way of a new one on its port.
+#[test]
+fn ends_a_kept_socket_that_it_no_longer_wants() {
+    let (listener, address) = listener();
+    let any = format!("0.0.0.0:{}", address.port());
+    let server = TestServer::spawn(with_passed(&listener, "kept-listener"), &["--listen", &any]);
+    server.assert_answers();
+    assert!(listener.accept().is_err(), "the manager's copy has ended");
+}
+
+#[test]
+fn gives_its_listening_sockets_into_keeping() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ear = Ear::at(&folder);
+    let _server = start(&folder, None, &[]);
+    let mut text = [std::mem::MaybeUninit::uninit(); 256];
+    let mut control = [std::mem::MaybeUninit::uninit(); 256];
+    let mut buffers = [MaybeUninitSlice::new(&mut text)];
+    let mut message = MsgHdrMut::new().with_buffers(&mut buffers).with_control(&mut control);
+    let length = SockRef::from(&ear.socket).recvmsg(&mut message, 0).expect("a message");
+    assert!(message.control_len() > 0, "with a descriptor");
+    assert_eq!(length, "FDSTORE=1\nFDNAME=kept-listener".len());
+}
