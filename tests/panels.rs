@@ -11,7 +11,10 @@ use support::{Answer, Client, PATIENCE, TestServer, is_one_whole_jpeg, request_w
 /// What a browser adds when the page at mainsail.local asks the server on another port.
 const BROWSER: [(&str, &str); 5] = [
     ("Host", "mainsail.local:8080"),
-    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    ),
     ("Origin", "http://mainsail.local"),
     ("Referer", "http://mainsail.local/"),
     ("Sec-Fetch-Site", "same-site"),
