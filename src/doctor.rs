@@ -115,6 +115,9 @@ fn examine(
     let mode = device.start(config.live, BUFFERS)?;
     let mut live = Look::new(mode.size);
     live.until(device, FIRST, |look| look.whole > 0)?;
+    if live.whole == 0 {
+        return Err(live.nothing_whole());
+    }
     let cold = began.elapsed();
     live.until(device, SETTLE, |look| look.is_settled)?;
     let settle = began.elapsed() - cold;
@@ -138,6 +141,9 @@ fn examine(
         let still = device.start(Mode { size, fps: config.still.fps }, 2)?;
         let mut look = Look::new(still.size);
         look.until(device, FIRST, |look| look.whole > 0)?;
+        if look.whole == 0 {
+            return Err(look.nothing_whole());
+        }
         let there = switching.elapsed();
         look.until(device, SETTLE, |look| look.is_settled)?;
         let settle = switching.elapsed() - there;
@@ -154,14 +160,8 @@ fn examine(
             back.as_millis(),
             (there + settle + back).as_millis()
         ));
-        if look.whole == 0 {
-            return Err(CameraError::new(ErrorKind::Failed, format!("no whole picture of {}", still.size)));
-        }
     } else {
         report.push("still            the camera has no other size; /still gives a fresh live picture".into());
-    }
-    if live.whole == 0 {
-        return Err(CameraError::new(ErrorKind::Failed, "the camera streams, but sent no whole picture"));
     }
     Ok(report.iter().try_for_each(|line| writeln!(out, "{line}")))
 }
@@ -234,6 +234,16 @@ impl Look {
         self.padded += u32::from(picture.padding() > 0);
         self.times.extend(raw.exposed_at);
         self.is_settled |= self.settling.look(picture.len(), || jpeg::mean_luma(raw.data));
+    }
+
+    fn nothing_whole(&self) -> CameraError {
+        let why = match (self.seen, self.faults.first()) {
+            (0, _) => "none came at all".into(),
+            (seen, Some(fault)) => format!("{seen} came, the first: {fault}"),
+            (seen, None) => format!("{seen} came, damaged or of another size"),
+        };
+        let message = format!("no whole picture of {} in {} s: {why}", self.size, FIRST.as_secs());
+        CameraError::new(ErrorKind::Failed, message)
     }
 
     fn report(&self) -> Vec<String> {

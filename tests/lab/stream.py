@@ -5,6 +5,7 @@ RIGCAM frame=135 mono_ns=2783064396 session=3 index=0 size=640x480
 """
 
 import re
+import shlex
 import socket
 import struct
 import threading
@@ -277,14 +278,17 @@ class GuestViewers(Together):
     """Viewers in the guest (camera/src/view.rs), for rates that the emulated network cannot carry. They read until
     the server ends; what they saw is known then, with arrival times by the guest's clock."""
 
-    def __init__(self, guest, count):
-        super().__init__(Seen() for _ in range(count))
+    def __init__(self, guest, count, *paths):
+        """`count` of each path."""
+        paths = paths or ("/stream",)
+        super().__init__(Seen() for _ in range(count * len(paths)))
         self._report = ""
-        self._thread = threading.Thread(target=self._run, args=(guest,), daemon=True)
+        command = " ".join(["rigcam view 8080", str(count), *map(shlex.quote, paths)])
+        self._thread = threading.Thread(target=self._run, args=(guest, command), daemon=True)
         self._thread.start()
 
-    def _run(self, guest):
-        self._report = guest.try_sh(f"rigcam view 8080 {len(self)}", 600)[1]
+    def _run(self, guest, command):
+        self._report = guest.try_sh(command, 600)[1]
 
     def wait_ends(self, seconds):
         self._thread.join(seconds)

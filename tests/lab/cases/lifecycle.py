@@ -62,6 +62,77 @@ def cold_requests_make_one_open(lab):
 
 
 @case
+def opened_and_closed(lab):
+    """A camera that is opened for each snapshot and let go leaves no descriptor, map, thread or memory behind."""
+    with lab.server("--idle 0.05") as server:
+        open_and_close(lab, server, 10)  # whatever is made once has been made then
+        before = server.readings()
+        maps = "wc -l </proc/$(cat /tmp/server.pid)/maps"
+        maps_before = int(lab.guest.sh(maps))
+        open_and_close(lab, server, lab.counts.cycles)
+        after, maps_after = server.readings(), int(lab.guest.sh(maps))
+        figures = f"{lab.counts.cycles} times, before {before} and {maps_before} maps, after {after} and {maps_after} maps"
+        expect(after["threads"] <= before["threads"] and after["fds"] <= before["fds"], figures)
+        expect(after["own_kb"] <= before["own_kb"] + 512 and maps_after <= maps_before + 4, figures)
+        return figures
+
+
+def open_and_close(lab, server, count):
+    for _ in range(count):
+        commits = lab.guest.status()["commits"]
+        status, _, body = server.get("/snapshot?settle=0")
+        expect(status == 200, f"{status} {body[:100]!r}")
+        wait_mode(lab, True, 5)
+        expect(lab.guest.status()["commits"] != commits, "the camera was not opened anew")
+
+
+@case
+def buffers_are_accounted_for(lab):
+    """Of the driver's buffers framehub holds at most one, after viewers left, faults, stills and a replug, too."""
+    seen = set()
+
+    def check(after):
+        for _ in range(10):
+            line = lab.guest.sh("probe buffers $(cat /tmp/server.pid)").strip()
+            count = dict((name, int(value)) for name, value in (word.split("=") for word in line.split()))
+            expect(count["total"] >= 2 and count["held"] <= 1, f"after {after}: {line}")
+            seen.add(f"{count['total']} with {count['held']} held")
+
+    with lab.server("--still-size 1920x1080") as server, Viewer(lab.guest.address) as viewer:
+        viewer.wait_parts(10)
+        check("the start")
+        for with_reset in (False, True):
+            others = [connect(lab.guest.address) for _ in range(10)]
+            viewer.wait_parts(5)
+            for other in others:
+                hang_up(other, with_reset)
+            viewer.wait_parts(5)
+            check("viewers who left")
+        for after, command in (("a failed transfer", "urberror 1"), ("a stall", "stall 3"), ("a replug", "replug 1")):
+            lab.guest.cam(command)
+            time.sleep(4)
+            viewer.wait_parts(10)
+            check(after)
+        expect(server.get("/still", 20)[0] == 200, "/still")
+        viewer.wait_parts(10)
+        check("a still")
+    return "buffers: " + ", ".join(sorted(seen))
+
+
+@case
+def stopped_and_continued(lab):
+    """A process that is stopped and continued, which interrupts its system calls (EINTR), goes on by itself."""
+    with lab.server() as server, Viewer(lab.guest.address) as viewer:
+        viewer.wait_parts(10)
+        for _ in range(lab.counts.faults):
+            lab.guest.sh("kill -STOP $(cat /tmp/server.pid); usleep 300000; kill -CONT $(cat /tmp/server.pid)")
+            viewer.wait_parts(5, 3)
+        viewer.expect_sound()
+        expect("warn" not in server.log().lower(), f"{server.log()[-300:]}")
+        return f"{lab.counts.faults} times"
+
+
+@case
 def ends_at_once(lab):
     """SIGTERM and SIGINT end it in less than a second with a stalled viewer, and streams with the last boundary."""
     took = []

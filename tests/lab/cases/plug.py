@@ -126,6 +126,18 @@ def raw_camera_is_skipped(lab):
 
 
 @case
+def metadata_node(lab):
+    """uvcvideo's second node gives no pictures: by path it is refused in words, and `auto` passes it over."""
+    expect(lab.guest.wait_for("[ -e /dev/video1 ]", 5), "the driver made no second node")
+    with lab.server("--device /dev/video1") as server:
+        status, _, body = server.get("/snapshot")
+        expect(status == 503 and b"no capture node" in body, f"{status} {body!r}")
+    with lab.server("--device auto") as server:
+        expect(server.get("/snapshot")[0] == 200, "auto")
+    return body.decode().strip()
+
+
+@case
 def taken_by_another_program(lab):
     """A camera that another program holds is said to be so, and taken when it is free."""
     lab.guest.sh("probe watch 600 640 480 >/dev/null 2>&1 & echo $! >/tmp/held.pid; usleep 500000")

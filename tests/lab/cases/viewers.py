@@ -48,6 +48,31 @@ def one_misses_nothing(lab):
 
 
 @case
+def three_modes_at_once(lab):
+    """Twenty viewers in each mode: those of `all` get every frame that anybody got, those of `lockstep` the same."""
+    return on_quiet_host(lab, lambda: in_three_modes(lab))
+
+
+def in_three_modes(lab):
+    paths = [f"/stream?mode={mode}" for mode in ("newest", "all", "lockstep")]
+    seconds = lab.counts.load_seconds
+    with lab.server("--size 320x240 --fps 15") as server:
+        viewers = GuestViewers(lab.guest, 20, *paths)
+        time.sleep(seconds + 3)
+        viewers.expect_ended_by(server)
+    start, end = max(v.parts[0].frame for v in viewers), min(v.parts[-1].frame for v in viewers)
+    seen = [{p.frame for p in v.parts if start <= p.frame <= end} for v in viewers]
+    newest, every, lockstep = seen[:20], seen[20:40], seen[40:]
+    expect(all(frames == set.union(*seen) for frames in every), "one of `all` lacks a frame that others got")
+    expect(all(frames == lockstep[0] for frames in lockstep), "lock-step viewers got different frames")
+    counts = [f"{min(map(len, frames))} to {max(map(len, frames))}" for frames in (newest, every, lockstep)]
+    figures = "frames of newest {}, all {}, lockstep {} in {} s".format(*counts, seconds)
+    if min(map(len, newest)) < 0.9 * 15 * seconds:
+        raise TooSlow(figures)
+    return figures
+
+
+@case
 def stalled_viewer_costs_nothing(lab):
     """A viewer who never reads leaves the others their rate, and is dropped."""
     return on_quiet_host(lab, lambda: beside_a_stalled_viewer(lab))

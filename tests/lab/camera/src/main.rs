@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use uvc::Link;
 
 const USAGE: &str =
-    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT";
+    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT PATH...";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,8 +35,8 @@ fn main() {
         ["serve", dir, port, "bulk", plug] => serve(dir, port, Link::Bulk, plug == "1"),
         ["serve", dir, port, "isoc", plug] => serve(dir, port, Link::Isoc, plug == "1"),
         ["serve", dir, port, "super", plug] => serve(dir, port, Link::Super, plug == "1"),
-        ["view", port, count] => match count.parse() {
-            Ok(count) => view::run(port, count),
+        ["view", port, count, ref paths @ ..] => match count.parse() {
+            Ok(count) => view::run(port, count, paths),
             Err(_) => Err(usage()),
         },
         _ => Err(usage()),

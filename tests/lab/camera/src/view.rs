@@ -12,18 +12,18 @@ use std::thread;
 
 const BOUNDARY: &str = "--boundarydonotcross";
 
-/// Runs `count` viewers until the server ends their streams, then prints what they saw.
-pub fn run(port: &str, count: usize) -> io::Result<()> {
-    let watch = |_| {
-        let address = format!("127.0.0.1:{port}");
+/// Runs `count` viewers of each path until the server ends their streams, then prints what they saw.
+pub fn run(port: &str, count: usize, paths: &[&str]) -> io::Result<()> {
+    let watch = |path: &str| {
+        let (address, path) = (format!("127.0.0.1:{port}"), path.to_owned());
         thread::spawn(move || {
             let mut seen = Vec::new();
-            let end = watch(&address, &mut seen).unwrap_or_else(|e| e.to_string());
+            let end = watch(&address, &path, &mut seen).unwrap_or_else(|e| e.to_string());
             seen.push(format!("end {end}"));
             seen
         })
     };
-    let viewers: Vec<_> = (0..count).map(watch).collect();
+    let viewers: Vec<_> = paths.iter().flat_map(|path| (0..count).map(move |_| watch(path))).collect();
     let mut out = BufWriter::new(io::stdout().lock());
     for (viewer, thread) in viewers.into_iter().enumerate() {
         for line in thread.join().unwrap_or_else(|_| vec!["end panicked".into()]) {
@@ -34,9 +34,9 @@ pub fn run(port: &str, count: usize) -> io::Result<()> {
 }
 
 /// Reads one stream; answers with how it ended, in the words of `stream.py`.
-fn watch(address: &str, seen: &mut Vec<String>) -> io::Result<String> {
+fn watch(address: &str, path: &str, seen: &mut Vec<String>) -> io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
-    socket.write_all(b"GET /stream HTTP/1.1\r\nHost: lab\r\n\r\n")?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n")?;
     let mut stream = BufReader::with_capacity(1 << 17, socket);
     let head = lines(&mut stream)?;
     if !head.first().is_some_and(|line| line.starts_with("HTTP/1.0 200")) {
