@@ -10,7 +10,7 @@ use crate::os;
 
 /// Descriptors that are not clients': standard streams, listeners, camera, signals.
 const OWN_DESCRIPTORS: u64 = 32;
-/// Threads that are not clients': main, capture, signals.
+/// Threads that are not clients': main, capture, service, and one to spare.
 const OWN_THREADS: u64 = 4;
 
 /// Prepares for so many connections, each with a thread and a descriptor.
