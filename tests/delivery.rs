@@ -406,3 +406,44 @@ fn every_mode_ends_with_the_server() {
         }
     });
 }
+
+/// While the camera is away for a still, viewers of the newest frame get their last one again at least every second,
+/// so that players do not give up. Recorders and lock-step clients are spared it.
+#[test]
+fn only_viewers_of_the_newest_get_their_last_frame_again() {
+    let device = "synthetic:switch_ms=1500,sizes=320x240+640x480";
+    let server = TestServer::start(&["--device", device, "--size", "320x240", "--fps", "15"]);
+    let over = Over::default();
+    let read = |mode: &str| {
+        let mut parts = Parts::open(&server, &format!("/stream?mode={mode}"));
+        let over = &over;
+        move || {
+            let mut seen = Vec::new();
+            while !over.is() {
+                seen.push((parts.next().expect("the stream goes on"), Instant::now()));
+            }
+            seen
+        }
+    };
+    thread::scope(|scope| {
+        let watching = over.when_dropped();
+        let [newest, all, lockstep] = ["newest", "all", "lockstep"].map(|mode| scope.spawn(read(mode)));
+        server.wait_log("pictures are coming", PATIENCE);
+        thread::sleep(Duration::from_millis(500));
+        let still = server.get("/still");
+        assert_eq!((still.status, still.header("X-Frame-Size")), (200, Some("640x480")), "{}", still.head);
+        thread::sleep(Duration::from_secs(3));
+        drop(watching);
+        let newest = newest.join().expect("no panic");
+        let again = newest.windows(2).filter(|pair| pair[0].0.stamp == pair[1].0.stamp).count();
+        let waits = newest.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        let longest = waits.max().expect("frames");
+        eprintln!("{again} frames came again, the longest wait was {longest:?}");
+        assert!((2..=6).contains(&again), "in about three seconds {again} frames came again");
+        assert!(longest < Duration::from_millis(1_300), "the longest wait was {longest:?}");
+        for (mode, seen) in [("all", all), ("lockstep", lockstep)] {
+            let seen: Vec<Seen> = seen.join().expect("no panic").into_iter().map(|(seen, _)| seen).collect();
+            assert!(seen.windows(2).all(|pair| pair[0].number < pair[1].number), "{mode}: none comes twice");
+        }
+    });
+}

@@ -10,6 +10,7 @@ import time
 
 rate, seconds, oldest = map(float, sys.argv[1:])
 plain = socket.socket()
+plain.settimeout(10)
 plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
 plain.connect(("127.0.0.1", 443))
 # pylint: disable-next=protected-access

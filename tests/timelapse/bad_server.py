@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Answers that a timelapse may meet, good and bad, on 127.0.0.1:8081; the argument is a whole JPEG."""
+"""Answers that a timelapse may meet, good and bad, on 127.0.0.1:8081; the argument is a whole JPEG. Prints what is
+asked for."""
 
 import sys
 import time
@@ -22,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         case = self.path.split("?")[0].lstrip("/")
+        print(case, flush=True)
         if case == "good":
             self.answer(GOOD)
         elif case == "slow":

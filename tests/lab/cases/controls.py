@@ -18,10 +18,14 @@ SELECTORS = {"brightness": "02", "contrast": "03", "power_line_frequency": "05",
 
 
 def post(server, path, body=""):
-    """(status, body) of a POST."""
+    """(status, body) of a POST, as Chromium sends it for the page's sliders (tests/page sees it do so)."""
+    origin = "http://%s:%d" % server.guest.address
+    headers = {"Origin": origin, "Referer": origin + "/", "Content-Type": "text/plain;charset=UTF-8", "Accept": "*/*",
+               "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty",
+               "User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "Connection": "close"}
     connection = http.client.HTTPConnection(*server.guest.address, timeout=10)
     try:
-        connection.request("POST", path, body, {"Connection": "close"})
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:

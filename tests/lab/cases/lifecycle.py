@@ -1,10 +1,11 @@
 """When the camera is opened and let go, and how the server ends."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from lab import case
-from server import expect
+from server import Server, expect
 from stream import Viewer, connect, hang_up
 
 
@@ -164,3 +165,23 @@ def ends_without_camera(lab):
         expect((status, end) == (0, "last boundary"), f"exit status {status}, the stream's end: {end}")
         expect(seconds < 1, f"took {seconds} s")
         return f"{seconds} s"
+
+
+@case
+def in_place_of_mjpgserver(lab):
+    """MJPGServer's sample config in its place, and the program that its unit file starts, as they are."""
+    sample = json.dumps({"port": 8080, "device": "/dev/video0", "daemonize": False, "logLevel": 0, "lowResWidth": 640,
+                         "lowResHeight": 480, "closeDeviceTimeoutSec": 0, "securityToken": "verySecretToken"})
+    lab.guest.sh("mkdir -p /usr/local/bin /etc/mjpgserver; ln -sf /srv/framehub /usr/local/bin/mjpgsrv; "
+                 f"echo '{sample}' >/etc/mjpgserver/config.json")
+    with Server(lab.guest, "-j /etc/mjpgserver/config.json", "/usr/local/bin/mjpgsrv") as server:
+        expect(server.get("/mjpg")[0] == 401, "no token is needed")
+        with Viewer(lab.guest.address, "/mjpg?token=verySecretToken") as viewer:
+            viewer.wait_parts(10)
+            status, headers, body = server.get("/full_res?token=verySecretToken")
+            expect(status == 200 and body[:2] + body[-2:] == b"\xff\xd8\xff\xd9", f"/full_res: {status} {body[:200]!r}")
+            viewer.expect_sound(may_repeat=True)
+        log = server.log()
+        expect("verySecretToken" not in log, "the token is in the log")
+        said = next(line for line in log.splitlines() if "started as mjpgsrv" in line)
+        return f"a still of {headers['x-frame-size']}; \"{said}\""

@@ -20,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use uvc::Link;
 
-const USAGE: &str =
-    "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | rigcam view PORT COUNT PATH...";
+const USAGE: &str = "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | \
+    rigcam view PORT COUNT PATH...";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,0 +1,134 @@
+//! The panels of printers and what belongs to them: Mainsail, Fluidd, Moonraker and its timelapse, by their requests.
+//! Browsers send them from the panel's own page, so each is a request of another site.
+
+mod support;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use support::{Answer, Client, PATIENCE, TestServer, is_one_whole_jpeg, request_with, wait_until};
+
+/// What a browser adds when the page at mainsail.local asks the server on another port.
+const BROWSER: [(&str, &str); 5] = [
+    ("Host", "mainsail.local:8080"),
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    ),
+    ("Origin", "http://mainsail.local"),
+    ("Referer", "http://mainsail.local/"),
+    ("Sec-Fetch-Site", "same-site"),
+];
+
+fn browser(target: &str) -> String {
+    request_with("GET", target, &BROWSER)
+}
+
+#[track_caller]
+fn assert_picture(answer: &Answer) {
+    assert_eq!((answer.status, answer.expect_header("Content-Type")), (200, "image/jpeg"), "{}", answer.text());
+    assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "*", "for fetch and for images with crossorigin");
+    assert!(is_one_whole_jpeg(&answer.body));
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Mainsail's own reader of streams, by its rules: a part has a `Content-Length`; the picture's first two bytes come
+/// in one piece of what arrives, and nowhere else; it is shown when the byte after it is there.
+fn shown_by_mainsail(mut reader: impl Read, pictures: usize) -> Vec<Vec<u8>> {
+    let (mut shown, mut head, mut picture, mut length) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let mut piece = vec![0; 65_536];
+    while shown.len() < pictures {
+        let count = reader.read(&mut piece).expect("the stream goes on");
+        assert!(count > 0, "the stream goes on");
+        let mut rest = &piece[..count];
+        while !rest.is_empty() {
+            let Some(wanted) = length else {
+                let start = find(rest, b"\xff\xd8");
+                head.extend_from_slice(&rest[..start.unwrap_or(rest.len())]);
+                let Some(start) = start else { break };
+                let text = String::from_utf8_lossy(&head).into_owned();
+                let number = text.rsplit("Content-Length: ").next().and_then(|rest| rest.split("\r\n").next());
+                length = Some(number.and_then(|number| number.parse::<usize>().ok()).expect("a length"));
+                rest = &rest[start..];
+                continue;
+            };
+            let more = rest.len().min(wanted - picture.len());
+            picture.extend_from_slice(&rest[..more]);
+            rest = &rest[more..];
+            if picture.len() == wanted && !rest.is_empty() {
+                shown.push(std::mem::take(&mut picture));
+                head.clear();
+                length = None;
+            }
+        }
+    }
+    shown
+}
+
+#[test]
+fn mainsail_reads_the_stream() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    // It connects anew every ten seconds, and leaves nobody behind.
+    for turn in 0..5 {
+        let mut client = server.connect();
+        let answer = client.exchange(browser(&format!("/?action=stream&timestamp=176000000000{turn}")));
+        assert_eq!((answer.status, answer.expect_header("Access-Control-Allow-Origin")), (200, "*"));
+        let shown = shown_by_mainsail(client.into_reader(), 10);
+        assert!(shown.iter().all(|picture| is_one_whole_jpeg(picture)));
+    }
+    wait_until("nobody watches", PATIENCE, || server.get("/state").text().contains("\"clients\":0"));
+}
+
+/// An `<img>` whose next address is asked for when a picture is there, up to 15 times a second.
+#[test]
+fn mainsail_and_fluidd_ask_for_one_picture_after_the_other() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    let mut client: Client = server.connect();
+    assert_picture(&client.exchange(browser("/?action=snapshot&bypassCache=1760000000000")));
+    let began = Instant::now();
+    for turn in 0..15 {
+        let name = ["bypassCache", "cacheBust"][turn % 2];
+        let answer = client.exchange(browser(&format!("/?action=snapshot&{name}=17600000000{turn}")));
+        assert_picture(&answer);
+        assert!(!answer.says_close(), "{}", answer.head);
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "15 pictures took {:?}", began.elapsed());
+}
+
+/// Its test of a webcam gives the whole answer one second, from a camera that sleeps, too.
+#[test]
+fn moonraker_tests_the_snapshot() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    let fields = [("Host", "127.0.0.1:8080"), ("Connection", "close"), ("Accept-Encoding", "gzip")];
+    let began = Instant::now();
+    let answer = server.connect().exchange(request_with("GET", "/?action=snapshot", &fields));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_picture(&answer);
+}
+
+/// Its timelapse runs wget, ends it after two seconds, and keeps whatever came with 200.
+#[test]
+fn moonraker_timelapse_fetches_a_frame() {
+    let wget = |server: &TestServer, target: &str| {
+        let fields = [
+            ("Host", "localhost:8080"),
+            ("User-Agent", "Wget/1.21.3"),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "identity"),
+            ("Connection", "Keep-Alive"),
+        ];
+        let began = Instant::now();
+        let answer = server.connect().exchange(request_with("GET", target, &fields));
+        assert!(began.elapsed() < Duration::from_secs(2), "{target}: {:?}", began.elapsed());
+        answer
+    };
+    let server = TestServer::start(&["--size", "320x240"]);
+    let lost = TestServer::start(&["--device", "/dev/no-such-camera"]);
+    for target in ["/?action=snapshot", "/snapshot", "/still"] {
+        assert_picture(&wget(&server, target));
+        wget(&lost, target).assert_unavailable();
+    }
+}
