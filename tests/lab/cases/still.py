@@ -242,41 +242,56 @@ def failing_switch_gives_the_stream_back(lab):
     return "; ".join(figures)
 
 
+def pulled_during_still(lab, server, delay):
+    """Asks for a still, pulls the plug so many seconds later or, with None, on the way back: the answer's status."""
+    if delay is None:
+        status = server.get("/still", 40)[0]
+        time.sleep(0.4)
+        lab.guest.cam("unplug")
+        return status
+    puller = threading.Timer(delay, lambda: lab.guest.cam("unplug"))
+    puller.start()
+    status = server.get("/still", 40)[0]
+    puller.join()
+    return status
+
+
 @case
 def unplugged_at_each_step(lab):
     """The plug pulled at each step of a still, under ten viewers: pictures after the replug, nothing left over."""
-    # What slows the camera at the step, and when to pull after the request.
+    # What slows the camera at the step, when to pull after the request, and the answer if it was pulled in time.
     steps = {
-        "before STREAMOFF": ("", 0.0),
-        "after S_FMT": ("set commit_ms=1500", 0.7),
-        "before the first picture": ("set first_ms=1500", 0.7),
-        "while settling": ("set warmup=90", 1.2),
-        "on the way back": ("set commit_ms=700", 1.1),
+        "before STREAMOFF": ("", 0.0, 503),
+        "after S_FMT": ("set commit_ms=1500", 0.7, 503),
+        "before the first picture": ("set first_ms=1500", 0.7, 503),
+        "while settling": ("set warmup=300", 1.2, 503),
+        "on the way back": ("set commit_ms=1000", None, 200),
     }
     with lab.server("--still-size 1920x1080") as server, Viewers(lab.guest.address, 10) as viewers:
         viewers.wait_parts(10, 30)
         before = server.readings()
-        answers = []
-        for step, (slow, delay) in steps.items():
-            if slow:
-                lab.guest.cam(slow)
-            puller = threading.Timer(delay, lambda: lab.guest.cam("unplug"))
-            puller.start()
-            answers.append(f"{step}: {server.get('/still', 40)[0]}")
-            puller.join()
-            lab.guest.cam("reset")
-            time.sleep(0.5)
-            lab.guest.cam("plug")
-            expect(lab.guest.wait_for("[ -e /dev/video0 ]", 10), f"{step}: no /dev/video0: the descriptor was kept")
-            back = time.monotonic()
-            late = max(v.first_after(back, 15).at for v in viewers) - back
-            expect(late <= 2.5, f"{step}: pictures {late:.1f} s after the return")
-            still(server, "1920x1080")
-            viewers.wait_parts(5)
+        for step, (slow, delay, wanted) in steps.items():
+            for _ in range(3):  # a busy host may pull too late
+                if slow:
+                    lab.guest.cam(slow)
+                status = pulled_during_still(lab, server, delay)
+                lab.guest.cam("reset")
+                time.sleep(0.5)
+                lab.guest.cam("plug")
+                # The driver lets go of a camera pulled in a commit only after its own 5 s.
+                expect(lab.guest.wait_for("[ -e /dev/video0 ]", 10), f"{step}: no /dev/video0: is its descriptor kept?")
+                back = time.monotonic()
+                late = max(v.first_after(back, 15).at for v in viewers) - back
+                expect(late <= 2.5, f"{step}: pictures {late:.1f} s after the return")
+                still(server, "1920x1080")
+                viewers.wait_parts(5)
+                if status == wanted:
+                    break
+            expect(status == wanted, f"{step}: {status}, not {wanted}")
         viewers.expect_connected()
         after = server.readings()
         expect(after["fds"] <= before["fds"] and after["threads"] <= before["threads"], f"{before} then {after}")
-        return ", ".join(answers)
+        return ", ".join(steps)
 
 
 @case

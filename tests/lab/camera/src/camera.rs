@@ -42,13 +42,14 @@ pub struct State {
     mode: Option<Mode>,
     mode_since: Instant,
     urbs: VecDeque<Urb>,
+    /// Number of the newest transfer asked for. vhci-hcd counts on over a replug.
     last_submit: u32,
     /// Unlink requests that overtook their submission: URB to unlink request.
     early_unlinks: HashMap<u32, u32>,
     /// Our end of the connection to vhci-hcd while plugged in.
     socket: Option<UnixStream>,
-    /// How often the camera was plugged in.
-    plugs: u32,
+    /// Changes with each plug and pull: who asked before that gets no answer.
+    connection: u32,
 }
 
 /// A transfer that the host waits for; `packets` holds the isochronous packet
@@ -143,7 +144,7 @@ impl Camera {
                 last_submit: 0,
                 early_unlinks: HashMap::new(),
                 socket: None,
-                plugs: 0,
+                connection: 0,
             }),
             wake: Condvar::new(),
             library,
@@ -185,15 +186,15 @@ impl Camera {
         // Without power it forgot what its controls were set to.
         state.uvc = Uvc::new(state.uvc.link);
         state.socket = Some(ours.try_clone().map_err(|e| e.to_string())?);
-        state.plugs += 1;
-        let plugs = state.plugs;
+        state.connection += 1;
+        let connection = state.connection;
         drop(state);
         let reader = self.clone();
         thread::spawn(move || {
-            let _ = reader.serve(ours);
+            let _ = reader.serve(ours, connection);
             // By now it may be plugged in again.
             let state = reader.lock();
-            if state.plugs == plugs {
+            if state.connection == connection {
                 reader.pull(state);
             }
         });
@@ -212,7 +213,7 @@ impl Camera {
         state.mode = None;
         state.urbs.clear();
         state.early_unlinks.clear();
-        state.last_submit = 0;
+        state.connection += 1;
         self.wake.notify_all();
     }
 
@@ -220,7 +221,7 @@ impl Camera {
         self.wake.notify_all();
     }
 
-    fn serve(&self, mut socket: UnixStream) -> io::Result<()> {
+    fn serve(&self, mut socket: UnixStream, connection: u32) -> io::Result<()> {
         loop {
             let mut h = [0u8; 48];
             socket.read_exact(&mut h)?;
@@ -229,6 +230,9 @@ impl Camera {
             if command == CMD_UNLINK {
                 let target = word(20);
                 let mut state = self.lock();
+                if state.connection != connection {
+                    continue;
+                }
                 if target > state.last_submit {
                     // vhci-hcd may send an unlink ahead of its submission. To
                     // answer now would leave that URB in limbo; see below.
@@ -250,14 +254,17 @@ impl Camera {
             let mut data = vec![0; if inbound { extra } else { length + extra }];
             socket.read_exact(&mut data)?;
             let mut state = self.lock();
-            state.last_submit = seq;
+            state.last_submit = state.last_submit.max(seq);
+            if state.connection != connection {
+                continue; // read behind the pull, only to know its number
+            }
             if let Some(unlink) = state.early_unlinks.remove(&seq) {
                 state.reply(RET_UNLINK, unlink, ECONNRESET, &[], 0);
                 continue;
             }
             drop(state);
             if ep == 0 {
-                self.control(seq, h[40..48].try_into().unwrap(), inbound, length, &data);
+                self.control(seq, h[40..48].try_into().unwrap(), inbound, length, &data, connection);
             } else if ep == u32::from(STREAM_EP) && inbound {
                 self.lock().urbs.push_back(Urb { seq, size: length, packets: data });
                 self.wake.notify_all();
@@ -267,7 +274,7 @@ impl Camera {
         }
     }
 
-    fn control(&self, seq: u32, setup: &[u8; 8], inbound: bool, length: usize, data: &[u8]) {
+    fn control(&self, seq: u32, setup: &[u8; 8], inbound: bool, length: usize, data: &[u8], connection: u32) {
         let mut state = self.lock();
         let (answer, event) = state.uvc.request(setup, data);
         match event {
@@ -277,6 +284,9 @@ impl Camera {
                     drop(state);
                     thread::sleep(Duration::from_millis(delay as u64));
                     state = self.lock();
+                    if state.connection != connection {
+                        return;
+                    }
                 }
                 state.stats.commits += 1;
                 state.mode = Some(mode);
