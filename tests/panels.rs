@@ -125,7 +125,8 @@ fn moonraker_timelapse_fetches_a_frame() {
         assert!(began.elapsed() < Duration::from_secs(2), "{target}: {:?}", began.elapsed());
         answer
     };
-    let server = TestServer::start(&["--size", "320x240"]);
+    // The synthetic camera paints each picture itself, 4K slowly in a debug build.
+    let server = TestServer::start(&["--size", "320x240", "--still-size", "1280x720"]);
     let lost = TestServer::start(&["--device", "/dev/no-such-camera"]);
     for target in ["/?action=snapshot", "/snapshot", "/still"] {
         assert_picture(&wget(&server, target));
