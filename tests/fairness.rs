@@ -172,9 +172,13 @@ fn ghosts_make_room_for_newcomers() {
             }
             frames
         });
+        // One after the other, since each one's thread takes its number: 9 is the twin's.
+        let came = |count| wait_until("the viewer came", PATIENCE, || times(&server, "viewer came") == count);
+        came(1);
         let _other = ghost(&server, "VLC/3");
+        came(2);
         let _twin = ghost(&server, "Safari/17");
-        wait_until("all places are taken", PATIENCE, || times(&server, "viewer came") == 3);
+        came(3);
         let come = |user_agent: &str| {
             let mut client = server.connect();
             let answer = client.exchange(request_as(user_agent));
