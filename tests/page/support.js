@@ -1,0 +1,44 @@
+// What the tests of the page share: Chromium, and waiting.
+'use strict';
+
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+
+const PATIENCE = 20000;
+
+// Nothing could be run.
+function giveUp(why) {
+  console.error(`tests/page: ${why}`);
+  process.exit(2);
+}
+
+// Chromium from Debian; the modules of package-lock.json are fetched where they are missing.
+async function launch(...args) {
+  const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((file) => fs.existsSync(file));
+  if (!executablePath) giveUp('there is no chromium; needed: apt-get install chromium');
+  if (!fs.existsSync(path.join(__dirname, 'node_modules', 'axe-core'))) {
+    const done = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: __dirname, stdio: 'inherit' });
+    if (done.status !== 0) giveUp('npm ci failed; needed: apt-get install npm, and its registry');
+  }
+  return require('playwright-core').chromium.launch({ executablePath, args: ['--no-sandbox', ...args] });
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// Waits until `ask` gives something true; the last thing it gave is in the complaint.
+async function eventually(what, ask, limit = PATIENCE) {
+  const deadline = Date.now() + limit;
+  let got;
+  while (Date.now() < deadline) {
+    got = await ask();
+    if (got) return got;
+    await pause(50);
+  }
+  throw new Error(`${what}: not within ${limit / 1000} s (${JSON.stringify(got)})`);
+}
+
+// Waits until the page says this one word of how it is.
+const status = (page, word) => eventually(`the status is ${word}`, async () => (await page.textContent('#status')) === word);
+
+module.exports = { PATIENCE, eventually, giveUp, launch, pause, status };
