@@ -262,25 +262,32 @@ impl Camera {
                 state.reply(RET_UNLINK, unlink, ECONNRESET, &[], 0);
                 continue;
             }
-            drop(state);
             if ep == 0 {
-                self.control(seq, h[40..48].try_into().unwrap(), inbound, length, &data, connection);
+                self.control(state, seq, h[40..48].try_into().unwrap(), inbound, length, &data);
             } else if ep == u32::from(STREAM_EP) && inbound {
-                self.lock().urbs.push_back(Urb { seq, size: length, packets: data });
+                state.urbs.push_back(Urb { seq, size: length, packets: data });
                 self.wake.notify_all();
             } else {
-                self.lock().reply(RET_SUBMIT, seq, EPIPE, &[], 0);
+                state.reply(RET_SUBMIT, seq, EPIPE, &[], 0);
             }
         }
     }
 
-    fn control(&self, seq: u32, setup: &[u8; 8], inbound: bool, length: usize, data: &[u8], connection: u32) {
-        let mut state = self.lock();
+    fn control<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        seq: u32,
+        setup: &[u8; 8],
+        inbound: bool,
+        length: usize,
+        data: &[u8],
+    ) {
         let (answer, event) = state.uvc.request(setup, data);
         match event {
             Some(Event::Commit(mode)) => {
                 let delay = state.tuning.get("commit_ms");
                 if delay > 0 {
+                    let connection = state.connection;
                     drop(state);
                     thread::sleep(Duration::from_millis(delay as u64));
                     state = self.lock();
