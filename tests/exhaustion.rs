@@ -208,8 +208,9 @@ fn refused_and_unfinished_requests_are_bounded_too() {
         let start = Instant::now();
         assert_eq!(server.get("/snapshot").status, 200);
         assert!(start.elapsed() < SNAPSHOT_LIMIT, "{:?}", start.elapsed());
-        // 64 viewers, 16 short requests, 256 heads, and some whose end has not been noticed yet.
-        assert!(most <= 64 + 16 + 256 + 40, "{most} threads for {request:?}");
+        // 64 viewers, 16 short requests and 256 heads; those that have been closed and are still ending come on top
+        // (70 on one core), but without a bound there would be 1,000.
+        assert!(most <= (64 + 16 + 256) * 3 / 2, "{most} threads for {request:?}");
         server.wait_footprint(before, PATIENCE);
         viewer.finish();
     }

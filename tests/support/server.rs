@@ -1,10 +1,12 @@
 //! The real binary as a child process.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,9 +66,10 @@ impl TestServer {
 
     /// Runs a command that has all its arguments, and returns when it listens in so many places.
     pub fn launch(mut command: Command, places: usize) -> TestServer {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
-        let log = Log::collect(child.stderr.take().expect("stderr is piped"));
+        let (stderr, of_child) = UnixStream::pair().expect("two sockets");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(of_child));
+        let child = command.spawn().expect("the binary starts");
+        let log = Log::collect(stderr);
         let mut server = TestServer { child, log, addresses: Vec::new(), exit: None };
         server.addresses = server.wait_for_addresses(places);
         server
@@ -222,40 +225,71 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
     Some(address.parse().unwrap_or_else(|_| panic!("not ADDR:PORT in {line:?}")))
 }
 
-/// The lines of stderr, collected by a thread of their own so that the child never waits for us.
+/// The lines of stderr. What the server has written is here at once when somebody looks: a line that it logs before
+/// it answers needs no waiting. A thread of its own collects them as well, so that the server never waits for us.
 #[derive(Clone)]
 struct Log {
-    shared: Arc<(Mutex<Vec<String>>, Condvar)>,
+    shared: Arc<(Mutex<Collected>, Condvar)>,
+}
+
+struct Collected {
+    stderr: UnixStream,
+    /// What has no line end yet.
+    rest: Vec<u8>,
+    lines: Vec<String>,
+}
+
+impl Collected {
+    /// Takes what was written by now; `true` when nothing more can come.
+    fn collect(&mut self) -> bool {
+        // Where nothing more is here now, that is an error, and what came before it is in `rest`.
+        let is_over = self.stderr.read_to_end(&mut self.rest).is_ok();
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.lines.push(String::from_utf8_lossy(&line[..end]).into_owned());
+        }
+        is_over
+    }
 }
 
 impl Log {
-    fn collect(stderr: impl std::io::Read + Send + 'static) -> Log {
-        let log = Log { shared: Arc::default() };
-        let writer = log.clone();
+    fn collect(stderr: UnixStream) -> Log {
+        stderr.set_nonblocking(true).expect("O_NONBLOCK can be set");
+        let written = stderr.try_clone().expect("a second handle");
+        let shared = Arc::new((Mutex::new(Collected { stderr, rest: Vec::new(), lines: Vec::new() }), Condvar::new()));
+        let log = Log { shared };
+        let collector = log.clone();
         thread::spawn(move || {
-            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                let (lines, changed) = &*writer.shared;
-                lines.lock().expect("no panic under the lock").push(String::from_utf8_lossy(&line).into_owned());
-                changed.notify_all();
+            let mut is_over = false;
+            while !is_over {
+                sys::wait_readable(std::slice::from_ref(&written), PATIENCE);
+                is_over = collector.look().collect();
+                collector.shared.1.notify_all();
             }
         });
         log
     }
 
+    fn look(&self) -> MutexGuard<'_, Collected> {
+        self.shared.0.lock().expect("no panic under the lock")
+    }
+
     fn lines(&self) -> Vec<String> {
-        self.shared.0.lock().expect("no panic under the lock").clone()
+        let mut log = self.look();
+        log.collect();
+        log.lines.clone()
     }
 
     fn wait<T>(&self, deadline: Duration, find: impl Fn(&[String]) -> Option<T>) -> Option<T> {
-        let (lines, changed) = &*self.shared;
         let end = Instant::now() + deadline;
-        let mut lines = lines.lock().expect("no panic under the lock");
+        let mut log = self.look();
         loop {
-            if let Some(found) = find(&lines) {
+            log.collect();
+            if let Some(found) = find(&log.lines) {
                 return Some(found);
             }
             let left = end.checked_duration_since(Instant::now())?;
-            lines = changed.wait_timeout(lines, left).expect("no panic under the lock").0;
+            log = self.shared.1.wait_timeout(log, left).expect("no panic under the lock").0;
         }
     }
 }

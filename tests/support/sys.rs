@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -74,7 +73,7 @@ fn set_soft_limit(pid: u32, resource: libc::__rlimit_resource_t, soft: Option<u6
 }
 
 /// Waits until some of `sockets` can be read (or have ended) and returns which.
-pub fn wait_readable(sockets: &[TcpStream], timeout: Duration) -> Vec<usize> {
+pub fn wait_readable(sockets: &[impl AsRawFd], timeout: Duration) -> Vec<usize> {
     let mut polled: Vec<libc::pollfd> = sockets
         .iter()
         .map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 })
