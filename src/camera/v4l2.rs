@@ -8,7 +8,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ use crate::frame::Size;
 
 /// A picture is ready when `next()` is called; this only bounds a driver that changes its mind.
 const NEXT_TIMEOUT: Duration = Duration::from_millis(500);
+/// For so long the kernel may take to clear a pulled camera away; it takes some milliseconds.
+const GOING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Formats that are one JPEG per buffer.
 const JPEG_FORMATS: [&[u8; 4]; 2] = [b"MJPG", b"JPEG"];
 
@@ -145,9 +148,13 @@ fn is_same(known: &Identity, other: &Identity) -> bool {
 
 struct V4l2Device {
     identity: Identity,
+    /// Its media device in sysfs, where the kernel has media controllers.
+    media: Option<PathBuf>,
     pixel_format: FourCC,
     // Dropped before the device: its buffers belong to the descriptor.
     stream: Option<Stream<'static>>,
+    /// A call said that the camera is gone.
+    saw_it_go: bool,
     controls: V4l2Controls,
     device: v4l::Device,
 }
@@ -158,7 +165,9 @@ impl V4l2Device {
         let shown =
             if node == path { path.display().to_string() } else { format!("{} ({})", path.display(), node.display()) };
         let device = v4l::Device::with_path(&node).map_err(|error| explain("cannot open", &shown, &error))?;
-        let identity = identify(&device, &node)?;
+        let interface = interface(&node);
+        let identity = identify(&device, &node, interface.as_deref())?;
+        let media = interface.and_then(|interface| media_device(&interface));
         let offered = guarded("cannot list the formats of", &shown, || device.enum_formats())?;
         let offered: Vec<FourCC> = offered.into_iter().map(|format| format.fourcc).collect();
         let jpeg = JPEG_FORMATS.map(FourCC::new).into_iter().find(|wanted| offered.contains(wanted));
@@ -173,7 +182,7 @@ impl V4l2Device {
             return Err(CameraError::new(ErrorKind::Refused, message));
         };
         let controls = V4l2Controls::new(device.handle());
-        Ok(Self { identity, pixel_format, stream: None, controls, device })
+        Ok(Self { identity, media, saw_it_go: false, pixel_format, stream: None, controls, device })
     }
 
     fn set_format(&self, size: Size) -> Result<Size, CameraError> {
@@ -252,15 +261,8 @@ impl Device for V4l2Device {
     }
 
     fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
-        self.stop()?;
-        let size = self.set_format(want.size)?;
-        let fps = self.set_rate(want.fps);
-        let mode = Mode { size, fps };
-        self.stream_on(buffers).map_err(|error| {
-            self.stream = self.stream.take().and_then(discard);
-            if error.kind == ErrorKind::Bandwidth { self.suggest_less(error, mode) } else { error }
-        })?;
-        Ok(mode)
+        let started = self.start_in(want, buffers);
+        self.noted(started)
     }
 
     fn stop(&mut self) -> Result<(), CameraError> {
@@ -278,6 +280,29 @@ impl Device for V4l2Device {
     }
 
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
+        let taken = self.take_next(sink);
+        self.noted(taken)
+    }
+
+    fn controls(&mut self) -> Option<&mut dyn Controls> {
+        Some(&mut self.controls)
+    }
+}
+
+impl V4l2Device {
+    fn start_in(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+        self.stop()?;
+        let size = self.set_format(want.size)?;
+        let fps = self.set_rate(want.fps);
+        let mode = Mode { size, fps };
+        self.stream_on(buffers).map_err(|error| {
+            self.stream = self.stream.take().and_then(discard);
+            if error.kind == ErrorKind::Bandwidth { self.suggest_less(error, mode) } else { error }
+        })?;
+        Ok(mode)
+    }
+
+    fn take_next(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
         let node = &self.identity.node;
         let Some(stream) = self.stream.as_mut() else {
             return Err(CameraError::new(ErrorKind::Failed, format!("{node} is not streaming")));
@@ -296,12 +321,17 @@ impl Device for V4l2Device {
         Ok(())
     }
 
-    fn controls(&mut self) -> Option<&mut dyn Controls> {
-        Some(&mut self.controls)
+    /// Remembers an error that says that the camera is gone.
+    fn noted<T>(&mut self, result: Result<T, CameraError>) -> Result<T, CameraError> {
+        self.saw_it_go |= result.as_ref().is_err_and(is_absent);
+        result
     }
-}
 
-impl V4l2Device {
+    fn is_gone(&self) -> bool {
+        let asked = || guarded("cannot ask what", &self.identity.node, || self.device.query_caps());
+        self.saw_it_go || asked().as_ref().is_err_and(is_absent)
+    }
+
     /// STREAMON said ENOSPC ("no space left on device"): which smaller mode to try.
     fn suggest_less(&self, error: CameraError, mode: Mode) -> CameraError {
         let offers = self.offers();
@@ -339,6 +369,9 @@ impl Drop for V4l2Device {
     fn drop(&mut self) {
         // An error here means that the camera is gone, which whoever drops this knows already.
         let _ = self.stop();
+        if let Some(media) = self.media.as_ref().filter(|_| self.is_gone()) {
+            wait_until_cleared_away(media, GOING_TIMEOUT);
+        }
     }
 }
 
@@ -378,13 +411,36 @@ fn guarded<T>(what: &str, node: &str, call: impl FnOnce() -> io::Result<T>) -> R
     }
 }
 
+fn is_absent(error: &CameraError) -> bool {
+    error.kind == ErrorKind::Absent
+}
+
+/// What a node belongs to, in sysfs: one interface of a USB camera.
+fn interface(node: &Path) -> Option<PathBuf> {
+    fs::canonicalize(Path::new("/sys/class/video4linux").join(node.file_name()?).join("device")).ok()
+}
+
+/// The interface's media device.
+fn media_device(interface: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(interface).ok()?.flatten();
+    entries.find(|entry| entry.file_name().as_encoded_bytes().starts_with(b"media")).map(|entry| entry.path())
+}
+
+/// Waits until the kernel has cleared a pulled camera away. A node that is closed, or opened in vain, in the middle of
+/// that can race with `media_device_unregister()`: Linux 6.1 dereferenced NULL there and killed our thread with its
+/// locks held, once in 200 pulls in the camera lab.
+fn wait_until_cleared_away(media: &Path, timeout: Duration) {
+    let began = Instant::now();
+    while media.exists() && began.elapsed() < timeout {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Which camera a node is. The names come from the driver, the USB facts from sysfs, where it has them.
-fn identify(device: &v4l::Device, node: &Path) -> Result<Identity, CameraError> {
+fn identify(device: &v4l::Device, node: &Path, interface: Option<&Path>) -> Result<Identity, CameraError> {
     let shown = node.display().to_string();
-    let name = node.file_name().unwrap_or_default();
-    let interface = fs::canonicalize(Path::new("/sys/class/video4linux").join(name).join("device")).ok();
     let fact = |file: &str| {
-        let text = interface.as_deref().and_then(Path::parent).map(|usb| fs::read_to_string(usb.join(file)));
+        let text = interface.and_then(Path::parent).map(|usb| fs::read_to_string(usb.join(file)));
         text.and_then(Result::ok).map(|text| text.trim().to_owned())
     };
     let usb_id = fact("idVendor").zip(fact("idProduct")).map(|(vendor, product)| format!("{vendor}:{product}"));
@@ -418,6 +474,28 @@ mod tests {
         ] {
             assert_eq!(is_same(&known, &other), same, "{other:?}");
         }
+    }
+
+    /// The kernel takes the media device away after the node; a driver that never does must not hold us for ever.
+    #[test]
+    fn a_pulled_camera_is_closed_when_the_kernel_has_cleared_it_away() {
+        let usb = tempfile::tempdir().expect("a directory");
+        assert_eq!(media_device(usb.path()), None);
+        let media = usb.path().join("media3");
+        fs::create_dir(&media).expect("a directory");
+        assert_eq!(media_device(usb.path()).as_ref(), Some(&media));
+        let took = |limit| {
+            let began = Instant::now();
+            wait_until_cleared_away(&media, limit);
+            began.elapsed()
+        };
+        let limit = Duration::from_millis(50);
+        assert!(took(limit) >= limit);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| took(Duration::from_secs(60)));
+            fs::remove_dir(&media).expect("it is empty");
+            assert!(waiting.join().expect("it returns") < Duration::from_secs(30));
+        });
     }
 
     #[test]
