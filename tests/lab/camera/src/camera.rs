@@ -201,15 +201,24 @@ impl Camera {
         Ok(())
     }
 
-    /// Pulls the plug: vhci-hcd sees the connection die and disconnects.
+    /// Pulls the plug: the camera falls silent, then vhci-hcd sees the connection die and disconnects.
     pub fn unplug(&self) {
+        self.silence(&mut self.lock());
+        // A URB that is taken back before vhci-hcd has sent it, and its connection dead, is never given back: the
+        // driver would wait for it for ever. In this time what was submitted is sent, and nothing new completes.
+        thread::sleep(Duration::from_millis(20));
         self.pull(self.lock());
     }
 
     fn pull(&self, mut state: MutexGuard<'_, State>) {
+        self.silence(&mut state);
         if let Some(socket) = state.socket.take() {
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
+    }
+
+    /// From now on nothing is answered.
+    fn silence(&self, state: &mut State) {
         state.mode = None;
         state.urbs.clear();
         state.early_unlinks.clear();
