@@ -49,7 +49,6 @@ class Lab:
         if not guest.wait_for("[ -e /dev/video0 ]", 5):  # it came back under another name
             guest.cam("replug 0.3")
             if not guest.wait_for("[ -e /dev/video0 ]", 10):
-                self.close()
                 raise LabError("the camera did not come back as /dev/video0")
 
     def keep_damaged(self, keep):
