@@ -196,21 +196,20 @@ fn refused_and_unfinished_requests_are_bounded_too() {
         let (server, viewer) = watched_server(&["--max-clients", "64"]);
         let before = server.footprint();
         let mut clients = Vec::new();
-        let mut most = before.threads;
         for turn in 0..1_000 {
             let mut client = server.connect();
             let _ = client.try_send(request);
             clients.push(client);
             if turn % 20 == 0 {
-                most = most.max(server.footprint().threads);
+                // 64 viewers, 16 short requests, 256 heads, and some whose end has not been noticed yet.
+                let is_bounded = || server.footprint().threads <= 64 + 16 + 256 + 40;
+                // In no more time than a thread needs to end: without a bound, they would end after some seconds too.
+                wait_until("those that were closed have ended", Duration::from_millis(500), is_bounded);
             }
         }
         let start = Instant::now();
         assert_eq!(server.get("/snapshot").status, 200);
         assert!(start.elapsed() < SNAPSHOT_LIMIT, "{:?}", start.elapsed());
-        // 64 viewers, 16 short requests and 256 heads; those that have been closed and are still ending come on top
-        // (70 on one core), but without a bound there would be 1,000.
-        assert!(most <= (64 + 16 + 256) * 3 / 2, "{most} threads for {request:?}");
         server.wait_footprint(before, PATIENCE);
         viewer.finish();
     }
