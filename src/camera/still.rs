@@ -269,7 +269,7 @@ impl Camera {
         self.live_is_away();
     }
 
-    /// After a failure: a camera that is gone is closed at once, so that it comes back under its own node.
+    /// After a failure: a camera that is gone is closed, so that it comes back under its own node.
     fn leave_still(&self, slot: &mut Slot, error: &CameraError) {
         slot.live = None;
         slot.generation += 1;

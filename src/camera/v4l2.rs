@@ -328,8 +328,8 @@ impl V4l2Device {
     }
 
     fn is_gone(&self) -> bool {
-        let asked = || guarded("cannot ask what", &self.identity.node, || self.device.query_caps());
-        self.saw_it_go || asked().as_ref().is_err_and(is_absent)
+        let ask = || self.device.query_caps();
+        self.saw_it_go || guarded("cannot ask what", &self.identity.node, ask).as_ref().is_err_and(is_absent)
     }
 
     /// STREAMON said ENOSPC ("no space left on device"): which smaller mode to try.

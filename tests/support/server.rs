@@ -241,7 +241,7 @@ struct Collected {
 
 impl Collected {
     /// Takes what was written by now; `true` when nothing more can come.
-    fn collect(&mut self) -> bool {
+    fn take_written(&mut self) -> bool {
         // Where nothing more is here now, that is an error, and what came before it is in `rest`.
         let is_over = self.stderr.read_to_end(&mut self.rest).is_ok();
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
@@ -263,7 +263,7 @@ impl Log {
             let mut is_over = false;
             while !is_over {
                 sys::wait_readable(std::slice::from_ref(&written), PATIENCE);
-                is_over = collector.look().collect();
+                is_over = collector.look().take_written();
                 collector.shared.1.notify_all();
             }
         });
@@ -276,7 +276,7 @@ impl Log {
 
     fn lines(&self) -> Vec<String> {
         let mut log = self.look();
-        log.collect();
+        log.take_written();
         log.lines.clone()
     }
 
@@ -284,7 +284,7 @@ impl Log {
         let end = Instant::now() + deadline;
         let mut log = self.look();
         loop {
-            log.collect();
+            log.take_written();
             if let Some(found) = find(&log.lines) {
                 return Some(found);
             }
