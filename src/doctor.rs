@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::camera::settle::{Rule, Settling};
 use crate::camera::still::still_size;
-use crate::camera::{CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source, diagnose, v4l2};
-use crate::config::Config;
+use crate::camera::{
+    CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source,
+    v4l2::{self, diagnose},
+};
+use crate::cli::Config;
 use crate::frame::Size;
 use crate::http::{DEFAULT_ADDRESS, Listen, clickable};
 use crate::jpeg::{self, Fault};

@@ -7,33 +7,26 @@
 //!
 //! | room | idea |
 //! |---|---|
-//! | [`config`] | the command line and the file, as typed and as checked |
-//! | [`compat`] | the command lines of other programs, in our words |
+//! | [`cli`] | the command line and the file, as typed and as checked; other programs' command lines |
 //! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
-//! | [`hub`] | the newest frame, the wake-up, who is watching |
-//! | [`delivery`], [`ring`] | what a client gets next, decided without waiting; the latest frames, bounded in bytes |
+//! | [`hub`] | the newest frame, the wake-up, who is watching; lock-step, thinning, the ring of the latest frames |
 //! | [`http`] | from an accepted socket to an answer |
 //! | [`doctor`] | `--list` and `--check` |
-//! | [`service`] | what a service manager is told, and the sockets that it holds |
-//! | [`log`], [`os`], `budget` | small servants; whether the system gives the threads and descriptors that may be needed |
+//! | [`systemd`] | what a service manager is told, and the sockets that it holds |
+//! | [`system`] | the operating system: clocks, poll, resources, the log |
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
 
-mod budget;
 pub mod camera;
-pub mod compat;
-pub mod config;
-pub mod delivery;
+pub mod cli;
 pub mod doctor;
 pub mod frame;
 pub mod http;
 pub mod hub;
 pub mod jpeg;
-pub mod log;
-pub mod os;
-pub mod ring;
-pub mod service;
+pub mod system;
+pub mod systemd;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -45,10 +38,10 @@ use ::log::{info, warn};
 use self::camera::capture::{Camera, Settings};
 use self::camera::v4l2::V4l2Source;
 use self::camera::{Mode, Source};
-use self::config::{Config, DeviceArg};
+use self::cli::{Config, DeviceArg};
 use self::http::{App, Listeners};
 use self::hub::{Hub, Keep};
-use self::service::Manager;
+use self::systemd::Manager;
 
 /// A capture thread that a driver holds (a STREAMON of 6 s) is left at exit after this time.
 const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
@@ -71,7 +64,7 @@ pub fn run(
     let camera = Camera::new(source, settings, hub.clone());
     camera.remember(config.wishes);
     let app = App::new(hub.clone(), camera.clone(), config.http);
-    budget::provide(app.most_connections());
+    system::resources::provide(app.most_connections());
     say_replay(&config.keep, &config.live);
 
     let runner = camera.clone();

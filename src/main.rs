@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use framehub::config::{Config, Exit, Task};
+use framehub::cli::{Config, Exit, Task};
 use framehub::doctor;
 use framehub::http::{Listeners, clickable};
-use framehub::os;
-use framehub::service::{self, Manager};
+use framehub::system::{self, os};
+use framehub::systemd::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    framehub::log::start(config.log_level);
+    system::log::start(config.log_level);
     for (level, note) in &config.notes {
         log::log!(*level, "{note}");
     }
@@ -54,7 +54,7 @@ fn serve(config: Config) -> Result<(), String> {
     let ends_at_hangup = io::stderr().is_terminal() && !config.in_background;
     let [stop, reload, _reload_end] =
         signals(ends_at_hangup).map_err(|error| format!("cannot prepare for signals: {error}"))?;
-    let listeners = Listeners::open(&config.listen, config.socket_mode, service::passed_sockets())?;
+    let listeners = Listeners::open(&config.listen, config.socket_mode, systemd::passed_sockets())?;
     for address in listeners.addresses() {
         eprintln!("listening on http://{address}");
         for lan in clickable(address) {

@@ -110,7 +110,7 @@ fn all_frames_or_an_end_that_says_where() {
 }
 
 /// Recorders leave, and their memory is the system's again, whatever the size of the frames. Without the allocator's
-/// thresholds fixed (os.rs) glibc keeps all of it.
+/// thresholds fixed (system/os.rs) glibc keeps all of it.
 #[test]
 fn memory_of_an_ended_ring_is_given_back() {
     let _alone = alone();

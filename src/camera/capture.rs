@@ -16,11 +16,11 @@ use super::controls::Panel;
 use super::rhythm::Rhythm;
 use super::still::{StillSettings, Stills};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, RawFrame, Source};
-use crate::delivery::Pace;
 use crate::frame::{Frame, FrameInfo, Pool, Size, Stamp};
 use crate::hub::Hub;
+use crate::hub::pace::Pace;
 use crate::jpeg::{self, Fault, Picture};
-use crate::os;
+use crate::system::os;
 
 /// Buffers of the live stream: enough for a capture thread that comes late by two periods.
 const LIVE_BUFFERS: u32 = 4;

@@ -3,8 +3,6 @@
 //! Values are checked here, before a driver sees them: uvcvideo clamps what is out of range and calls it a success.
 //! What was set is remembered and set again whenever the camera is opened, since an unplugged camera forgets it.
 
-pub(super) mod v4l2;
-
 use std::time::{Duration, Instant};
 
 use log::{info, warn};

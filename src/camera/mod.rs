@@ -6,7 +6,6 @@
 
 pub mod capture;
 pub mod controls;
-pub mod diagnose;
 pub mod histogram;
 pub mod rhythm;
 #[cfg(test)]
@@ -14,7 +13,6 @@ mod scripted;
 pub mod settle;
 pub mod still;
 pub mod synthetic;
-pub mod test_picture;
 pub mod v4l2;
 
 use std::fmt;

@@ -13,7 +13,7 @@ use super::still::StillSettings;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Frame, Size};
 use crate::hub::{Hub, Wait};
-use crate::{jpeg as scanner, os};
+use crate::{jpeg as scanner, system::os};
 
 const LIVE: Size = Size::new(64, 48);
 const STILL: Size = Size::new(128, 96);

@@ -17,7 +17,7 @@ use super::settle::{Rule, Settling};
 use super::{CameraError, Device, ErrorKind, Mode};
 use crate::frame::{Frame, FrameInfo, Size};
 use crate::hub::Wait;
-use crate::{jpeg, os};
+use crate::{jpeg, system::os};
 
 /// The kernel zeroes buffers when it allocates them, which dominates a 4K switch: so as few as will do.
 const STILL_BUFFERS: u32 = 2;

@@ -3,28 +3,13 @@
 //! The accept loop and the request head are our own; `tiny_http` lends its vocabulary and prints ordinary answers.
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
-mod answer;
-mod auth;
-mod client;
-mod clip;
-mod connection;
-mod controls;
-mod forwarded;
-mod gate;
-mod head;
-mod listener;
-mod metrics;
-mod mjpg_streamer;
-mod page;
-mod places;
+pub(crate) mod access;
+mod endpoints;
+mod response;
 mod route;
-mod site;
-mod snapshot;
-mod state;
-mod still;
-mod stream;
-mod unix;
+pub(crate) mod server;
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,22 +18,22 @@ use log::{debug, warn};
 use socket2::{SockAddr, Socket};
 use tiny_http::{HTTPVersion, Method};
 
-use self::answer::Answer;
-pub use self::auth::{Credentials, Right};
-pub use self::client::{ClientStats, End, Totals};
-use self::clip::ClipMemory;
-use self::connection::Connection;
-pub use self::controls::ControlAccess;
-pub use self::forwarded::Proxy;
-pub use self::gate::Access;
-use self::gate::{Gate, Refusal};
-use self::head::{Head, HeadError, Requests};
-pub use self::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
-use self::places::{Full, Place, Places, ViewerPermit};
+pub use self::access::Access;
+pub use self::access::credentials::{Credentials, Right};
+pub use self::access::forwarded::Proxy;
+pub use self::access::origins::{Sites, parse_origin};
+use self::access::{Gate, Refusal};
+use self::endpoints::clip::ClipMemory;
+pub use self::endpoints::controls::ControlAccess;
+use self::endpoints::{clip, controls, metrics, octolapse, page, snapshot, state, still, stream};
+use self::response::Answer;
 use self::route::{Effect, Route};
-pub use self::site::{Sites, parse_origin};
+pub use self::server::client::{ClientStats, End, Totals};
+use self::server::connection::Connection;
+use self::server::head::{Head, HeadError, Requests};
+use self::server::limits::{Full, Place, Places, ViewerPermit};
+pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
 use crate::camera::capture::{Camera, Phase};
-use crate::delivery::Mode;
 use crate::hub::Hub;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
@@ -190,7 +175,7 @@ impl App {
                 self.gate.count_wrong(connection.peer());
                 // Who waits here is as idle as one who owes us a head, and as easily pushed out.
                 place.begin_head();
-                thread::sleep(gate::PENALTY);
+                thread::sleep(access::PENALTY);
                 place.end_head();
                 return say(answer);
             }
@@ -221,9 +206,9 @@ impl App {
             Route::Warm => say(either(still::warm(self, &query))),
             Route::Page | Route::Style | Route::Script | Route::Favicon => say(page::answer(route)),
             Route::Controls => say(controls::answer(self, &head.method, &query, body)),
-            Route::InputJson => say(mjpg_streamer::input(self)),
-            Route::ProgramJson => say(mjpg_streamer::program(self)),
-            Route::Command => say(mjpg_streamer::command(self, &query)),
+            Route::InputJson => say(octolapse::input(self)),
+            Route::ProgramJson => say(octolapse::program(self)),
+            Route::Command => say(octolapse::command(self, &query)),
             Route::State => say(state::answer(self)),
             Route::Metrics => say(metrics::answer(self)),
             Route::Health => say(self.health(is_stranger)),
@@ -284,4 +269,49 @@ fn preflight(route: Route) -> Answer {
         .with("Access-Control-Allow-Methods", route.methods())
         .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Cache-Control, Pragma")
         .with("Access-Control-Max-Age", "86400")
+}
+
+/// How frames are chosen for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The newest one whenever the client is ready.
+    #[default]
+    Newest,
+    /// Every one, in order.
+    All,
+    /// The same ones as all others in this mode; the slowest sets the pace.
+    Lockstep,
+}
+
+impl Mode {
+    /// As it is written in options, URLs and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::All => "all",
+            Self::Lockstep => "lockstep",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Newest, Self::All, Self::Lockstep].into_iter().find(|mode| mode.name() == text);
+        known.ok_or_else(|| format!("\"{text}\" is no mode; give newest, all or lockstep"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_have_names() {
+        for mode in [Mode::Newest, Mode::All, Mode::Lockstep] {
+            assert_eq!(mode.name().parse(), Ok(mode));
+        }
+        assert!("latest".parse::<Mode>().unwrap_err().contains("lockstep"));
+    }
 }

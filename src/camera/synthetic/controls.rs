@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use super::super::controls::{Control, Controls, INACTIVE, Kind, WRITE_ONLY};
-use super::super::test_picture::{Effect, Tone};
 use super::super::{CameraError, ErrorKind};
+use super::picture::{Effect, Tone};
 
 // V4L2_CID_*
 const BRIGHTNESS: u32 = 0x0098_0900;

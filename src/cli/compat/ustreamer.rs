@@ -1,0 +1,271 @@
+//! uStreamer's options, as of 6.62: those that crowsnest and the guides pass, and all the others by name.
+
+use super::Means::{Anyway, Control, Fixed, Help, Keep, Not, Ours, Set, Version};
+use super::Takes::{Nothing, Value};
+use super::{Draft, Flag, flag, fps, white_balance};
+use crate::cli::Exit;
+
+const ANALOG: &str = "for capture cards";
+const SINK: &str = "there is no shared memory; /stream serves other programs";
+const GPIO: &str = "there are no GPIO pins";
+const H264: &str = "there is no H.264; go2rtc or ffmpeg make it of /stream";
+
+/// Listens for this machine alone, unless told otherwise.
+pub fn read(args: &[String]) -> Result<Draft, Exit> {
+    let mut draft = Draft { host: Some("127.0.0.1".into()), ..Draft::default() };
+    draft.take("ustreamer", FLAGS, args)?;
+    Ok(draft)
+}
+
+const FLAGS: &[Flag] = &[
+    flag(&["device", "d"], Value, Ours("device")),
+    flag(&["resolution", "r"], Value, Ours("size")),
+    flag(&["desired-fps", "f"], Value, Set(fps)),
+    flag(&["format", "m"], Value, Set(format)),
+    flag(&["encoder", "c"], Value, Set(encoder)),
+    flag(&["host", "s"], Value, Keep(|draft| &mut draft.host)),
+    flag(&["port", "p"], Value, Keep(|draft| &mut draft.port)),
+    flag(&["unix", "U"], Value, Keep(|draft| &mut draft.unix)),
+    flag(&["unix-rm", "D"], Nothing, Anyway),
+    flag(&["unix-mode", "M"], Value, Ours("socket-mode")),
+    flag(&["systemd", "S"], Nothing, Anyway),
+    flag(&["user"], Value, Keep(|draft| &mut draft.user)),
+    flag(&["passwd"], Value, Keep(|draft| &mut draft.password)),
+    flag(&["allow-origin"], Value, Set(allow_origin)),
+    flag(&["static"], Value, Not("framehub has a page of its own at /")),
+    flag(&["log-level"], Value, Set(log_level)),
+    flag(&["perf"], Nothing, Anyway),
+    flag(&["verbose"], Nothing, Fixed("log-level", "debug")),
+    flag(&["debug"], Nothing, Fixed("log-level", "trace")),
+    flag(&["brightness"], Value, Control("brightness", Some("brightness_automatic"))),
+    flag(&["contrast"], Value, Control("contrast", None)),
+    flag(&["saturation"], Value, Control("saturation", None)),
+    flag(&["hue"], Value, Control("hue", Some("hue_automatic"))),
+    flag(&["gamma"], Value, Control("gamma", None)),
+    flag(&["sharpness"], Value, Control("sharpness", None)),
+    flag(&["backlight-compensation"], Value, Control("backlight_compensation", None)),
+    flag(&["white-balance"], Value, Set(white_balance)),
+    flag(&["gain"], Value, Control("gain", Some("gain_automatic"))),
+    flag(&["color-effect"], Value, Control("color_effects", None)),
+    flag(&["rotate"], Value, Control("rotate", None)),
+    flag(&["flip-vertical"], Value, Control("vertical_flip", None)),
+    flag(&["flip-horizontal"], Value, Control("horizontal_flip", None)),
+    flag(&["image-default"], Nothing, Not("the values that the controls have are kept; POST /controls?reset=1")),
+    // The camera is let go when nobody looks, which is more than slowing down.
+    flag(&["slowdown", "l"], Nothing, Anyway),
+    flag(&["device-timeout"], Value, Anyway),
+    flag(&["device-error-delay"], Value, Anyway),
+    flag(&["persistent", "n"], Nothing, Anyway),
+    flag(&["min-frame-size", "z"], Value, Anyway),
+    flag(&["buffers", "b"], Value, Anyway),
+    flag(&["workers", "w"], Value, Anyway),
+    flag(&["io-method", "I"], Value, Anyway),
+    flag(&["tcp-nodelay"], Nothing, Anyway),
+    flag(&["server-timeout"], Value, Anyway),
+    flag(&["glitched-resolutions", "g"], Value, Anyway),
+    flag(&["blank", "k"], Value, Anyway),
+    flag(&["last-as-blank", "K"], Value, Anyway),
+    flag(&["force-log-colors"], Nothing, Anyway),
+    flag(&["no-log-colors"], Nothing, Anyway),
+    flag(&["quality", "q"], Value, Not("the camera's pictures go out as they are")),
+    flag(&["drop-same-frames", "e"], Value, Not("every picture of the camera is sent")),
+    flag(&["fake-resolution", "R"], Value, Not("/state says what is true")),
+    flag(&["instance-id"], Value, Not("/state has no such field")),
+    flag(&["exit-on-no-clients"], Value, Not("the camera is let go instead, see --idle")),
+    flag(&["exit-on-parent-death"], Nothing, Not("the service manager ends it")),
+    flag(&["process-name-prefix"], Value, Not("its name stays")),
+    flag(&["notify-parent"], Nothing, Not("systemd is told instead, with Type=notify")),
+    flag(&["features"], Nothing, Not("/state says what there is")),
+    flag(&["input", "i"], Value, Not(ANALOG)),
+    flag(&["tv-standard", "a"], Value, Not(ANALOG)),
+    flag(&["dv-timings", "t"], Nothing, Not(ANALOG)),
+    flag(&["format-swap-rgb"], Value, Not("nothing is encoded here")),
+    flag(&["m2m-device"], Value, Not("nothing is encoded here")),
+    flag(&["jpeg-sink", "sink"], Value, Not(SINK)),
+    flag(&["jpeg-sink-mode", "sink-mode"], Value, Not(SINK)),
+    flag(&["jpeg-sink-rm", "sink-rm"], Nothing, Not(SINK)),
+    flag(&["jpeg-sink-client-ttl", "sink-client-ttl"], Value, Not(SINK)),
+    flag(&["jpeg-sink-timeout", "sink-timeout"], Value, Not(SINK)),
+    flag(&["raw-sink"], Value, Not(SINK)),
+    flag(&["raw-sink-mode"], Value, Not(SINK)),
+    flag(&["raw-sink-rm"], Nothing, Not(SINK)),
+    flag(&["raw-sink-client-ttl"], Value, Not(SINK)),
+    flag(&["raw-sink-timeout"], Value, Not(SINK)),
+    flag(&["h264-sink"], Value, Not(SINK)),
+    flag(&["h264-sink-mode"], Value, Not(SINK)),
+    flag(&["h264-sink-rm"], Nothing, Not(SINK)),
+    flag(&["h264-sink-client-ttl"], Value, Not(SINK)),
+    flag(&["h264-sink-timeout"], Value, Not(SINK)),
+    flag(&["h264-bitrate"], Value, Not(H264)),
+    flag(&["h264-gop"], Value, Not(H264)),
+    flag(&["h264-m2m-device"], Value, Not(H264)),
+    flag(&["v4p"], Nothing, Not("for PiKVM")),
+    flag(&["gpio-device"], Value, Not(GPIO)),
+    flag(&["gpio-consumer-prefix"], Value, Not(GPIO)),
+    flag(&["gpio-prog-running"], Value, Not(GPIO)),
+    flag(&["gpio-stream-online"], Value, Not(GPIO)),
+    flag(&["gpio-has-http-clients"], Value, Not(GPIO)),
+    flag(&["help", "h"], Nothing, Help),
+    flag(&["version", "v"], Nothing, Version),
+];
+
+fn format(draft: &mut Draft, value: &str) -> Result<(), String> {
+    match value.to_ascii_uppercase().as_str() {
+        "MJPEG" | "JPEG" => draft.anyway.push("--format".into()),
+        _ => draft.cannot(&format!("--format {value}"), "cameras that send Motion-JPEG only, which is asked for"),
+    }
+    Ok(())
+}
+
+fn encoder(draft: &mut Draft, value: &str) -> Result<(), String> {
+    match value.to_ascii_uppercase().as_str() {
+        "HW" => draft.anyway.push("--encoder".into()),
+        _ => draft
+            .cannot(&format!("--encoder {value}"), "nothing is encoded here, the camera's pictures go out as they are"),
+    }
+    Ok(())
+}
+
+fn allow_origin(draft: &mut Draft, value: &str) -> Result<(), String> {
+    draft.set("allow-origin", if value.is_empty() { "none" } else { value });
+    Ok(())
+}
+
+fn log_level(draft: &mut Draft, value: &str) -> Result<(), String> {
+    let level = match value {
+        "0" | "1" => "info",
+        "2" => "debug",
+        "3" => "trace",
+        _ => return Err(format!("\"{value}\" is no level from 0 to 3")),
+    };
+    draft.set("log-level", level);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{options, refusal, understood};
+    use super::*;
+
+    #[test]
+    fn every_flag() {
+        for (args, expected) in [
+            (&["--device", "/dev/video2"][..], "--device=/dev/video2"),
+            (&["-d", "/dev/video2"], "--device=/dev/video2"),
+            (&["--resolution=1280x720"], "--size=1280x720"),
+            (&["--desired-fps", "0"], ""),
+            (&["--desired-fps", "12"], "--fps=12"),
+            (&["--allow-origin", "*"], "--allow-origin=*"),
+            (&["--allow-origin="], "--allow-origin=none"),
+            (&["--allow-origin", "http://mainsail.local"], "--allow-origin=http://mainsail.local"),
+            (&["--unix", "/run/cam.sock", "-D", "-M", "660"], "--socket-mode=660"),
+            (&["--log-level", "0"], "--log-level=info"),
+            (&["--log-level=3"], "--log-level=trace"),
+            (&["--verbose"], "--log-level=debug"),
+            (&["--debug"], "--log-level=trace"),
+            (&["--brightness", "10", "--hue=auto"], "--control=brightness=10 --control=hue_automatic=1"),
+            (
+                &["--white-balance", "4000"],
+                "--control=white_balance_automatic=0 --control=white_balance_temperature=4000",
+            ),
+            (&["--white-balance", "auto"], "--control=white_balance_automatic=1"),
+            (&["--gain", "auto"], "--control=gain_automatic=1"),
+            (&["--flip-vertical", "1", "--flip-horizontal=0"], "--control=vertical_flip=1 --control=horizontal_flip=0"),
+            (&["--rotate", "180", "--color-effect", "1"], "--control=rotate=180 --control=color_effects=1"),
+            (&["--backlight-compensation", "2"], "--control=backlight_compensation=2"),
+        ] {
+            assert_eq!(options("ustreamer", args), expected, "{args:?}");
+        }
+        let said = |args: &[&str]| understood("ustreamer", args).summary;
+        for flag in FLAGS {
+            let name = format!("--{}", flag.names[0]);
+            match flag.means {
+                Anyway => assert!(said(&with_value(flag, &name)).contains(&format!("done anyway: {name};")), "{name}"),
+                Not(why) => {
+                    let summary = said(&with_value(flag, &name));
+                    assert!(summary.ends_with(&format!("not done: {name} ({why})")), "{summary}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn with_value<'a>(flag: &Flag, name: &'a str) -> Vec<&'a str> {
+        if flag.takes == Value { vec![name, "1"] } else { vec![name] }
+    }
+
+    #[test]
+    fn where_it_listens() {
+        for (args, listen) in [
+            (&[][..], "--listen=127.0.0.1:8080"),
+            (&["--host", "0.0.0.0"], "--listen=0.0.0.0:8080"),
+            (&["-s", "localhost", "-p", "8081"], "--listen=127.0.0.1:8081"),
+            (&["--host=::", "--port=8082"], "--listen=[::]:8082"),
+            (&["--unix", "/run/cam.sock"], "--listen=unix:/run/cam.sock"),
+        ] {
+            assert_eq!(understood("ustreamer", args).args[0], listen, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_lines_of_crowsnest() {
+        let fifth: Vec<&str> = "--host 127.0.0.1 --port 8080 --resolution 640x480 --desired-fps 15 --allow-origin * \
+            --static resources/ustreamer-www --device /dev/v4l/by-id/usb-cam --device-timeout 2 --format MJPEG --encoder HW"
+            .split_whitespace()
+            .collect();
+        let fourth: Vec<&str> =
+            "--host 127.0.0.1 -p 8080 -d /dev/v4l/by-id/usb-cam --device-timeout=2 -r 640x480 -f 15 \
+            -m MJPEG --encoder=HW --allow-origin=* --static /home/pi/crowsnest/ustreamer-www"
+                .split_whitespace()
+                .collect();
+        for line in [fifth, fourth] {
+            let translation = understood("ustreamer.bin", &line);
+            let mut args = translation.args;
+            args.sort();
+            let expected = [
+                "--allow-origin=*",
+                "--device=/dev/v4l/by-id/usb-cam",
+                "--fps=15",
+                "--listen=127.0.0.1:8080",
+                "--size=640x480",
+            ];
+            assert_eq!(args, expected);
+            assert!(
+                translation.is_partial
+                    && translation.summary.ends_with("not done: --static (framehub has a page of its own at /)")
+            );
+        }
+    }
+
+    #[test]
+    fn the_credential_is_kept_out_of_sight() {
+        let translation = understood("ustreamer", &["--user", "ann", "--passwd", "S3cret"]);
+        assert_eq!(translation.credentials.len(), 1);
+        assert!(translation.summary.contains("a user with a password"), "{}", translation.summary);
+        let seen = translation.summary + &translation.args.join(" ");
+        assert!(!seen.contains("S3cret") && !seen.contains("ann"), "{seen}");
+        assert!(
+            understood("ustreamer", &["--user", "ann"]).credentials.len() == 1,
+            "an empty password, as uStreamer has it"
+        );
+        assert!(understood("ustreamer", &["--passwd", "x"]).credentials.is_empty(), "nobody's password");
+        assert!(!refusal("ustreamer", &["--user", "a:b", "--passwd", "S3cret"]).contains("S3cret"));
+    }
+
+    #[test]
+    fn what_it_cannot_do_is_named() {
+        for (args, words) in [
+            (&["--format", "YUYV"][..], "--format YUYV (cameras that send Motion-JPEG only"),
+            (&["--encoder=CPU"], "--encoder CPU (nothing is encoded"),
+            (&["--contrast", "default"], "--contrast (the value that a control has is kept)"),
+        ] {
+            let translation = understood("ustreamer", args);
+            assert!(translation.is_partial && translation.summary.contains(words), "{}", translation.summary);
+        }
+        assert!(!understood("ustreamer", &["-m", "mjpeg", "-c", "hw"]).is_partial);
+        for (args, words) in [(&["--desired-fps", "fast"][..], "--desired-fps"), (&["--log-level", "9"], "--log-level")]
+        {
+            assert!(refusal("ustreamer", args).contains(words));
+        }
+    }
+}

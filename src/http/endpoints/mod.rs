@@ -1,0 +1,11 @@
+//! One file an endpoint: what a request for it is answered with.
+
+pub mod clip;
+pub mod controls;
+pub mod metrics;
+pub mod octolapse;
+pub mod page;
+pub mod snapshot;
+pub mod state;
+pub mod still;
+pub mod stream;

@@ -1,0 +1,128 @@
+//! The camera's controls as mjpg-streamer shows them, for Octolapse and for pages written for mjpg-streamer:
+//! `/input.json`, `/program.json` and `/?action=command`. All values are texts there.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::controls::refuse;
+use crate::camera::Device;
+use crate::camera::controls::{Control, Kind, Refusal, Wish};
+use crate::http::App;
+use crate::http::response::Answer;
+use crate::http::route::Query;
+
+/// The camera was opened a moment ago, to list its controls.
+const DEADLINE: Duration = Duration::from_secs(1);
+/// mjpg-streamer's groups of controls.
+const V4L2: &str = "1";
+const JPEG_QUALITY: &str = "3";
+
+/// `/input.json`: what can be set.
+pub fn input(app: &App) -> Answer {
+    let controls = match app.camera.controls() {
+        Ok(controls) => controls,
+        Err(refusal) => return refuse(refusal),
+    };
+    let sizes = app.camera.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
+        Ok(device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>())
+    });
+    let sizes = sizes.unwrap_or_default();
+    let current = app.camera.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
+    let resolutions: Map<_, _> =
+        sizes.iter().enumerate().map(|(index, size)| (index.to_string(), size.to_string().into())).collect();
+    let mut shown: Vec<Value> = controls.iter().map(describe).collect();
+    // It stands in mjpg-streamer's list of any camera and does nothing there either, but Octolapse knows a camera
+    // again by its whole list.
+    shown.push(json!({
+        "name": "JPEG quality", "id": "1", "type": "1", "min": "0", "max": "100", "step": "1", "default": "50",
+        "value": "0", "dest": "0", "flags": "0", "group": JPEG_QUALITY,
+    }));
+    Answer::json(&json!({
+        "controls": shown,
+        "formats": [{
+            "id": "0",
+            "name": "Motion-JPEG",
+            "compressed": "true",
+            "emulated": "false",
+            "current": "true",
+            "resolutions": resolutions,
+            "currentResolution": current.unwrap_or(0).to_string(),
+        }],
+    }))
+}
+
+fn describe(control: &Control) -> Value {
+    let mut shown = json!({
+        "name": control.label,
+        "id": control.id.to_string(),
+        "type": (control.kind as u32).to_string(),
+        "min": control.min.to_string(),
+        "max": control.max.to_string(),
+        "step": control.step.to_string(),
+        "default": control.default.to_string(),
+        "value": control.value.unwrap_or(0).to_string(),
+        "dest": "0",
+        "flags": control.flags.to_string(),
+        "group": V4L2,
+    });
+    if control.kind == Kind::Menu {
+        // With its gaps, as in the lists that Octolapse compares with.
+        let last = control.menu.last().map_or(0, |(last, _)| *last);
+        let name = |index: i64| {
+            control.menu.iter().find(|(value, _)| *value == index).map_or(String::new(), |(_, name)| name.clone())
+        };
+        let entries = control.min.max(0)..=last.max(control.max.min(255));
+        shown["menu"] =
+            entries.map(|index| (index.to_string(), Value::from(name(index)))).collect::<Map<_, _>>().into();
+    }
+    shown
+}
+
+/// `/program.json`: which plugins there are; pages ask it how many cameras they can show.
+pub fn program(app: &App) -> Answer {
+    let card = app.camera.status().identity.map_or("camera".into(), |identity| identity.card);
+    Answer::json(&json!({
+        "inputs": [{"id": "0", "name": card, "plugin": "input_uvc.so", "args": ""}],
+        "outputs": [{"id": "0", "name": "framehub", "plugin": "output_http.so", "args": ""}],
+    }))
+}
+
+/// `/?action=command&dest=0&plugin=0&id=ID&group=1&value=VALUE`: sets one control.
+///
+/// Answers with mjpg-streamer's `ID: 0`, or `ID: -1` where the camera would not: Octolapse sends all controls in
+/// turn, inactive ones too, and takes anything but 200 for a broken server.
+pub fn command(app: &App, query: &Query<'_>) -> Answer {
+    let parameter = |name: &str| query.get(name).unwrap_or_default();
+    let id = parameter("id");
+    let Ok(number) = id.parse::<i64>() else {
+        return Answer::text(400, "id is the number of a control, as /input.json lists it");
+    };
+    let done = |result: i32| Answer::text(200, format!("{id}: {result}"));
+    if number == -1 {
+        // Octolapse asks so whether there are controls at all.
+        return done(-1);
+    }
+    let is = |name: &str, known: &[&str]| known.contains(&parameter(name).as_str());
+    if number == 1 && is("group", &[JPEG_QUALITY]) {
+        return done(-1);
+    }
+    if !is("dest", &["", "0"]) || !is("plugin", &["", "0"]) || !is("group", &["", V4L2]) {
+        return Answer::text(400, "only the camera's own controls can be set: dest=0, plugin=0, group=1");
+    }
+    let controls = match app.camera.controls() {
+        Ok(controls) => controls,
+        Err(refusal) => return refuse(refusal),
+    };
+    let Some(control) = controls.iter().find(|control| i64::from(control.id) == number) else {
+        return Answer::text(400, format!("this camera has no control {id}; /input.json lists what it has"));
+    };
+    // mjpg-streamer reads a number up to its point, and none as 0.
+    let value = parameter("value");
+    let value = value.split('.').next().filter(|value| !value.is_empty()).unwrap_or("0");
+    match app.camera.set_controls(&[Wish::new(control.name(), value)], false) {
+        Ok(_) => done(0),
+        Err(Refusal::Unwilling(_)) => done(-1),
+        Err(refusal) => refuse(refusal),
+    }
+}

@@ -1,0 +1,145 @@
+//! An ordinary answer: status, fields and a body of known length, printed by `tiny_http` and sent in one write.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+
+use super::server::connection::{Connection, Gone};
+use crate::frame::Frame;
+
+/// Named in every answer that names no other.
+const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
+
+/// See the module's documentation.
+pub struct Answer {
+    status: u16,
+    fields: Vec<(&'static str, String)>,
+    body: Body,
+}
+
+enum Body {
+    Bytes(Vec<u8>),
+    Fixed(&'static [u8]),
+    Picture(Arc<Frame>),
+}
+
+impl Answer {
+    /// A text, with its line end.
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        text.push('\n');
+        Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
+    }
+
+    /// Figures and lists for programs.
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self::new(200, "application/json", Body::Bytes(format!("{value}\n").into_bytes())).uncached()
+    }
+
+    /// Prometheus' text format.
+    pub fn metrics(text: String) -> Self {
+        Self::new(200, "text/plain; version=0.0.4; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
+    }
+
+    /// A file that is part of the program.
+    pub fn file(content_type: &str, bytes: &'static [u8]) -> Self {
+        Self::new(200, content_type, Body::Fixed(bytes))
+    }
+
+    /// One picture, with what wget, cron jobs and timelapse programs want to know about it.
+    pub fn picture(frame: Arc<Frame>) -> Self {
+        let real = frame.captured_at().real;
+        let taken = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(real.as_secs()));
+        let sequence = frame.sequence();
+        Self::new(200, "image/jpeg", Body::Picture(frame))
+            .uncached()
+            .with("X-Timestamp", format!("{}.{:06}", real.as_secs(), real.subsec_micros()))
+            .with("X-Frame-Seq", sequence.to_string())
+            .with("Last-Modified", taken)
+            .with("Content-Disposition", "inline; filename=snapshot.jpg")
+    }
+
+    /// 503: what is wrong, and when to ask again.
+    pub fn unavailable(why: impl Into<String>) -> Self {
+        Self::text(503, why).with("Retry-After", "2")
+    }
+
+    fn new(status: u16, content_type: &str, body: Body) -> Self {
+        // A page's address may hold a token: where we are asked from, only the origin is said.
+        let fields = vec![("Content-Type", content_type.into()), ("Referrer-Policy", "strict-origin".into())];
+        Self { status, fields, body }
+    }
+
+    fn uncached(self) -> Self {
+        self.with("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0").with("Pragma", "no-cache")
+    }
+
+    /// One more field.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// Sends it; only the head if `is_head`.
+    pub fn send(&self, connection: &Connection, version: &HTTPVersion, is_head: bool, keep: bool) -> Result<(), Gone> {
+        let body = match &self.body {
+            Body::Bytes(bytes) => bytes.as_slice(),
+            Body::Fixed(bytes) => bytes,
+            Body::Picture(frame) => frame.jpeg(),
+        };
+        let head = self.head(version, body.len(), keep);
+        connection.send_both(&head, if is_head { &[] } else { body })
+    }
+
+    /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
+    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), Gone> {
+        connection.send(&self.head(version, length, false))
+    }
+
+    /// tiny_http prints the head only: it drops `Connection`, obeys `TE: chunked` and sends bodies in small
+    /// writes, so the request's fields are kept from it and the rest is done here.
+    fn head(&self, version: &HTTPVersion, length: usize, keep: bool) -> Vec<u8> {
+        let field = |name: &str, value: &str| Header::from_bytes(name.as_bytes(), value.as_bytes()).ok();
+        let mut headers: Vec<Header> = self.fields.iter().filter_map(|(name, value)| field(name, value)).collect();
+        if !self.fields.iter().any(|(name, _)| *name == "Server") {
+            headers.extend(field("Server", SERVER));
+        }
+        let response = Response::new(StatusCode(self.status), headers, std::io::empty(), Some(length), None)
+            .with_chunked_threshold(usize::MAX);
+        let mut head = Vec::with_capacity(512);
+        // Writing to a Vec cannot fail.
+        let _ = response.raw_print(&mut head, version.clone(), &[], true, None);
+        head.truncate(head.len().saturating_sub(2));
+        let connection: &[u8] = if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
+        head.extend_from_slice(connection);
+        head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_whole_and_never_chunked() {
+        let answer = Answer::unavailable("no picture");
+        let head = String::from_utf8(answer.head(&HTTPVersion(1, 1), 1_000_000, true)).unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+        assert!(head.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{head}");
+        assert_eq!(head.matches("\r\n\r\n").count(), 1, "{head}");
+        for field in [
+            "Server: framehub/",
+            "Content-Length: 1000000",
+            "Retry-After: 2",
+            "Referrer-Policy: strict-origin",
+            "Cache-Control: no-store",
+        ] {
+            assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
+        }
+        assert!(!head.contains("chunked"), "{head}");
+        let renamed = Answer::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
+        let renamed = String::from_utf8(renamed).unwrap();
+        assert!(renamed.contains("\r\nServer: MJPG-Streamer/0.2\r\n") && !renamed.contains("framehub"), "{renamed}");
+    }
+}

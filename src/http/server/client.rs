@@ -1,0 +1,251 @@
+//! What is counted about one client, and about all who have left.
+//!
+//! Only the client's own thread writes; `/state` and `/metrics` read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use super::connection::Connection;
+use crate::frame::Frame;
+use crate::system::os;
+
+/// More of a user agent's name is not kept.
+const USER_AGENT_LENGTH: usize = 200;
+
+/// How well a client's socket takes what it is sent; written by [`Connection`] on the slow path alone.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// When the socket last took a byte, in ms of CLOCK_MONOTONIC, while more are waiting; else 0.
+    taken_at: AtomicU64,
+    stalls: AtomicU64,
+}
+
+impl Flow {
+    /// Bytes wait; the socket took some `ago`.
+    pub fn waits(&self, ago: Duration) {
+        let at = os::monotonic().saturating_sub(ago).as_millis() as u64;
+        self.taken_at.store(at.max(1), Relaxed);
+    }
+
+    /// Nothing waits any more.
+    pub fn is_through(&self) {
+        self.taken_at.store(0, Relaxed);
+    }
+
+    /// The socket has taken nothing for the length of one send's time-out, for the first time in this part.
+    pub fn count_stall(&self) {
+        self.stalls.fetch_add(1, Relaxed);
+    }
+
+    /// For how long the socket has taken nothing although there is something to take.
+    pub fn stuck_for(&self) -> Duration {
+        match self.taken_at.load(Relaxed) {
+            0 => Duration::ZERO,
+            at => os::monotonic().saturating_sub(Duration::from_millis(at)),
+        }
+    }
+}
+
+/// One client that holds a viewer's place.
+#[derive(Debug)]
+pub struct ClientStats {
+    /// Consecutive, from 1.
+    pub id: u64,
+    /// Its address, without the port.
+    pub peer: String,
+    /// As it calls itself; may be empty.
+    pub user_agent: String,
+    /// `newest`, `all`, `lockstep` or `clip`.
+    pub mode: &'static str,
+    /// When it came.
+    pub since: SystemTime,
+    /// When it came, on CLOCK_MONOTONIC.
+    came_at: Duration,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    skipped: AtomicU64,
+    /// The last frame sent: when it was captured, in µs of CLOCK_MONOTONIC; 0 before the first.
+    captured_at: AtomicU64,
+    flow: Arc<Flow>,
+    must_go: AtomicBool,
+}
+
+impl ClientStats {
+    /// A client that has been sent nothing yet.
+    pub fn new(id: u64, connection: &Connection, user_agent: &str, mode: &'static str) -> Self {
+        Self {
+            id,
+            peer: connection.peer().to_owned(),
+            user_agent: user_agent.chars().take(USER_AGENT_LENGTH).collect(),
+            mode,
+            since: SystemTime::now(),
+            came_at: os::monotonic(),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            captured_at: AtomicU64::new(0),
+            flow: connection.flow().clone(),
+            must_go: AtomicBool::new(false),
+        }
+    }
+
+    /// It was sent this frame, in so many bytes.
+    pub fn count(&self, frame: &Frame, bytes: usize) {
+        add(&self.frames, 1);
+        add(&self.bytes, bytes as u64);
+        self.captured_at.store(frame.captured_at().mono.as_micros() as u64, Relaxed);
+    }
+
+    /// It was not ready for the frames between the one numbered `before`, if there was one, and this one.
+    pub fn count_skipped(&self, before: u64, frame: &Frame) {
+        if before > 0 {
+            add(&self.skipped, frame.sequence().saturating_sub(before + 1));
+        }
+    }
+
+    /// Frames sent.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    /// Bytes sent, the answer's head left out.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Frames that came while it was not ready, not those that `fps=` thinned out.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Relaxed)
+    }
+
+    /// Parts during which its socket took nothing for a second.
+    pub fn stalls(&self) -> u64 {
+        self.flow.stalls.load(Relaxed)
+    }
+
+    /// For how long its socket has taken nothing although there is something to take.
+    pub fn stuck_for(&self) -> Duration {
+        self.flow.stuck_for()
+    }
+
+    /// How long ago the last frame that it was sent was captured; `None` before the first.
+    pub fn age(&self) -> Option<Duration> {
+        let captured_at = Some(self.captured_at.load(Relaxed)).filter(|at| *at > 0)?;
+        Some(os::monotonic().saturating_sub(Duration::from_micros(captured_at)))
+    }
+
+    /// How long it has been here.
+    pub fn here_for(&self) -> Duration {
+        os::monotonic().saturating_sub(self.came_at)
+    }
+
+    /// It has to make room for another.
+    pub fn put_out(&self) {
+        self.must_go.store(true, Relaxed);
+    }
+
+    /// Whether it had to make room for another.
+    pub fn was_put_out(&self) -> bool {
+        self.must_go.load(Relaxed)
+    }
+
+    /// Whether `other` is the same program on the same machine, as far as can be told.
+    pub fn is_twin_of(&self, other: &Self) -> bool {
+        self.peer == other.peer && self.user_agent == other.user_agent
+    }
+}
+
+/// Only the client's own thread writes, so a load and a store will do, and are cheaper than an atomic addition.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
+}
+
+/// Why a client's answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// All was sent that it had asked for.
+    Done,
+    /// The client closed or reset the connection.
+    Left,
+    /// It stopped reading.
+    Stalled,
+    /// It read too slowly for a picture to end in time.
+    TooSlow,
+    /// In mode `all`: it was so slow that the ring no longer had its next frame.
+    FellBehind,
+    /// In mode `lockstep`: it kept the others waiting for too long.
+    HeldUpOthers,
+    /// It took nothing any more and another wanted the place.
+    MadeRoom,
+    /// The server stops.
+    ServerStops,
+}
+
+impl End {
+    /// All of them; their order is that of [`Totals::ended`].
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Left,
+        Self::Stalled,
+        Self::TooSlow,
+        Self::FellBehind,
+        Self::HeldUpOthers,
+        Self::MadeRoom,
+        Self::ServerStops,
+    ];
+
+    /// One word, for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Left => "left",
+            Self::Stalled => "stalled",
+            Self::TooSlow => "too_slow",
+            Self::FellBehind => "fell_behind",
+            Self::HeldUpOthers => "held_up_others",
+            Self::MadeRoom => "made_room",
+            Self::ServerStops => "server_stops",
+        }
+    }
+
+    /// In words, for the log.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Done => "has all it asked for",
+            Self::Left => "closed by the client",
+            Self::Stalled => "stopped reading",
+            Self::TooSlow => "too slow for one picture",
+            Self::FellBehind => "fell behind the ring (see --all-frames-memory)",
+            Self::HeldUpOthers => "held up the other lock-step clients (see --lockstep-patience)",
+            Self::MadeRoom => "took nothing for 2 s and another wanted the place",
+            Self::ServerStops => "server stops",
+        }
+    }
+}
+
+/// Sums over all clients that have left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many ended for each reason, in the order of [`End::ALL`].
+    pub ended: [u64; End::ALL.len()],
+    /// See [`ClientStats::frames`].
+    pub frames: u64,
+    /// See [`ClientStats::bytes`].
+    pub bytes: u64,
+    /// See [`ClientStats::skipped`].
+    pub skipped: u64,
+    /// See [`ClientStats::stalls`].
+    pub stalls: u64,
+}
+
+impl Totals {
+    /// One more that has left.
+    pub fn add(&mut self, client: &ClientStats, end: End) {
+        self.ended[end as usize] += 1;
+        self.frames += client.frames();
+        self.bytes += client.bytes();
+        self.skipped += client.skipped();
+        self.stalls += client.stalls();
+    }
+}

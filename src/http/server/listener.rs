@@ -1,0 +1,275 @@
+//! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it answers 503
+//! where it can, waits a moment and goes on.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use log::warn;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::unix::{self, SocketFile};
+use crate::http::App;
+use crate::system::os::{self, Event};
+
+/// Where to listen when nobody says where.
+pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+/// Connections that may wait to be accepted: a hundred browsers arrive at once.
+const BACKLOG: i32 = 1024;
+/// A client thread needs little; a thousand of them should not need much.
+const STACK: usize = 128 * 1024;
+/// Pause after running out of something.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// Said to a client for whom there is no thread or descriptor.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `ADDRESS:PORT`.
+    Tcp(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether this TCP socket is bound there.
+    fn is(&self, socket: &Socket) -> bool {
+        let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+        matches!(self, Self::Tcp(address) if bound == Some(*address))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("give a path behind unix:, such as unix:/run/framehub/http.sock".into()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                format!(
+                    "\"{text}\" is no address; give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, \
+                     127.0.0.1:8080 or [::]:8080, or unix:PATH"
+                )
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Sockets that are being listened to.
+pub struct Listeners {
+    sockets: Vec<Socket>,
+    /// So many of them, from the front, are TCP sockets of our own.
+    own: usize,
+    files: Vec<SocketFile>,
+}
+
+/// Listening sockets that a service manager passed.
+#[derive(Default)]
+pub struct Passed {
+    /// Those that we gave into its keeping before we were restarted.
+    pub kept: Vec<Socket>,
+    /// Those of a socket unit.
+    pub unit: Vec<Socket>,
+}
+
+impl Listeners {
+    /// Listens on all of these addresses, or on none, with an error for people. Without any, the sockets of a socket
+    /// unit are what is listened to, or else [`DEFAULT_ADDRESS`].
+    pub fn open(addresses: &[Listen], socket_mode: u32, passed: Passed) -> Result<Self, String> {
+        let default = [Listen::Tcp(DEFAULT_ADDRESS)];
+        let addresses = if addresses.is_empty() && passed.unit.is_empty() { &default } else { addresses };
+        let is_wanted = |socket: &Socket| addresses.iter().any(|listen| listen.is(socket));
+        let (mut sockets, unwanted): (Vec<_>, Vec<_>) = passed.kept.into_iter().partition(is_wanted);
+        for old in unwanted {
+            // Its port becomes free, and the manager lets go of it too.
+            let _ = old.shutdown(Shutdown::Both);
+        }
+        let mut unix = Vec::new();
+        let mut files = Vec::new();
+        let is_v4 = |port| move |other: &Listen| matches!(other, Listen::Tcp(v4) if v4.is_ipv4() && v4.port() == port);
+        for address in addresses {
+            if sockets.iter().any(|socket| address.is(socket)) {
+                continue;
+            }
+            let (socket, to) = match address {
+                // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
+                Listen::Tcp(address) => (bind(*address, addresses.iter().any(is_v4(address.port()))), &mut sockets),
+                Listen::Unix(path) => {
+                    let (socket, file) = unix::bind(path, socket_mode)?;
+                    files.push(file);
+                    (Ok(socket), &mut unix)
+                }
+            };
+            to.push(socket.and_then(listen).map_err(|error| explain(address, &error))?);
+        }
+        let own = sockets.len();
+        sockets.extend(unix);
+        sockets.extend(passed.unit);
+        Ok(Self { sockets, own, files })
+    }
+
+    /// What to open in a browser: the addresses, with the port that was chosen for port 0.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+    }
+
+    /// The files of Unix sockets.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(SocketFile::path)
+    }
+
+    /// All of the sockets.
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// Those that our successor can take up again: the rest has a name, or belongs to a socket unit.
+    pub fn own(&self) -> &[Socket] {
+        &self.sockets[..self.own]
+    }
+
+    /// Accepts until `stop` becomes readable or is closed at its other end.
+    pub fn serve(&self, app: &Arc<App>, stop: BorrowedFd<'_>) -> io::Result<()> {
+        let mut reserve = Reserve::new();
+        let mut fds = vec![stop];
+        fds.extend(self.sockets.iter().map(AsFd::as_fd));
+        loop {
+            let events = os::poll_all(&fds, None)?;
+            if events[0] != Event::Nothing {
+                return Ok(());
+            }
+            for (socket, _) in self.sockets.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
+                if let Err(error) = accept(socket, app, &mut reserve) {
+                    reserve.warn_once(&error);
+                    os::poll([stop], Some(BACK_OFF))?;
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr, has_v4_twin: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(has_v4_twin)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<Socket> {
+    socket.listen(BACKLOG)?;
+    // Another process may share it (systemd), and a client may leave between poll and accept.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn explain(address: &Listen, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --listen",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 listens on all it has",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE; 8080 is free for all",
+        _ => return format!("cannot listen on {address}: {error}"),
+    };
+    format!("cannot listen on {address}: {hint}")
+}
+
+/// Accepts all who wait. An error is a lack of something, which passes.
+fn accept(listener: &Socket, app: &Arc<App>, reserve: &mut Reserve) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((socket, address)) => {
+                reserve.is_warned = false;
+                start_thread(socket, address, app)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // It left before it was accepted, or a signal came.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EMFILE) {
+                    reserve.turn_away(listener);
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn start_thread(socket: Socket, address: SockAddr, app: &Arc<App>) -> io::Result<()> {
+    let socket = Arc::new(socket);
+    let (shared, place) = (app.clone(), app.places.admit(socket.clone()));
+    let client = socket.clone();
+    let made = thread::Builder::new()
+        .name("client".into())
+        .stack_size(STACK)
+        .spawn(move || shared.converse(client, &address, place));
+    // Its owner is its place: a stopping server waits until all places are empty.
+    made.map(drop).inspect_err(|_| refuse(&socket))
+}
+
+fn refuse(socket: &Socket) {
+    // A fresh connection's buffer takes this without waiting; if it does not, the client has left.
+    let _ = socket.set_nonblocking(true);
+    let _ = socket.send(OVERLOADED);
+}
+
+/// A descriptor kept for the moment when there are none: with it a client can be told so.
+struct Reserve {
+    file: Option<File>,
+    is_warned: bool,
+}
+
+impl Reserve {
+    fn new() -> Self {
+        Self { file: File::open("/dev/null").ok(), is_warned: false }
+    }
+
+    fn turn_away(&mut self, listener: &Socket) {
+        self.file = None;
+        if let Ok((socket, _)) = listener.accept() {
+            refuse(&socket);
+        }
+        self.file = File::open("/dev/null").ok();
+    }
+
+    fn warn_once(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_warned, true) {
+            warn!("cannot take more clients now error=\"{error}\"");
+        }
+    }
+}
+
+/// For people: each address that is listened to, and for "all addresses" those that this machine has.
+pub fn clickable(address: SocketAddr) -> Vec<SocketAddr> {
+    if !address.ip().is_unspecified() {
+        return Vec::new();
+    }
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let ips = interfaces.into_iter().filter(|interface| !interface.is_loopback()).map(|interface| interface.ip());
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(_) => true,
+        // Link-local addresses need a zone, which browsers do not take.
+        IpAddr::V6(v6) => address.is_ipv6() && !v6.is_unicast_link_local(),
+    };
+    ips.filter(usable).map(|ip| SocketAddr::new(ip, address.port())).collect()
+}

@@ -1,0 +1,113 @@
+//! Thinning to a rate, and how rates and times are written. Pure: told the time and never waiting for it.
+
+use std::time::Duration;
+
+/// How much too early a frame may be and still be on time.
+const TREMBLE: Duration = Duration::from_millis(8);
+
+/// Reads frames per second.
+///
+/// # Errors
+/// In words, when it is no such number.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
+    number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
+}
+
+/// Reads a time in seconds, with or without its `s`.
+///
+/// # Errors
+/// In words, when it is no such number.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse().ok();
+    let seconds = number.filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
+}
+
+/// Lets through at most so many frames a second, as evenly as whole frames allow.
+///
+/// Frames are measured against a fixed grid of times, not against the frame before: so an early or late one shifts
+/// none of those after it, and the rate is right over any length of time.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    period: Duration,
+    due: Option<Duration>,
+}
+
+impl Pace {
+    /// At most `fps` frames a second.
+    pub fn new(fps: f64) -> Self {
+        Self { period: Duration::from_secs_f64(1.0 / fps), due: None }
+    }
+
+    /// Whether the frame captured `at` (CLOCK_MONOTONIC) is one of them.
+    pub fn takes(&mut self, at: Duration) -> bool {
+        let due = self.due.unwrap_or(at);
+        // Cameras tremble: a little too early is on time.
+        if at + TREMBLE.min(self.period / 4) < due {
+            return false;
+        }
+        // After a pause the grid begins anew, else the frames that were missed would be made up for in a burst.
+        let start = if at > due + self.period { at } else { due };
+        self.due = Some(start + self.period);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the frames of a camera at `source` per second are taken, for a minute. `tremble` is added to or
+    /// taken off each frame's time in turn.
+    fn taken(source: f64, fps: f64, tremble: Duration) -> Vec<usize> {
+        let mut pace = Pace::new(fps);
+        let at = |number: usize| {
+            let even = Duration::from_secs_f64(10.0 + number as f64 / source);
+            if number.is_multiple_of(2) { even + tremble } else { even - tremble }
+        };
+        (0..(60.0 * source) as usize).filter(|number| pace.takes(at(*number))).collect()
+    }
+
+    #[test]
+    fn pace_is_even_and_exact() {
+        for source in [30.0_f64, 29.97, 15.0, 60.0] {
+            for fps in [0.5, 1.0, 7.0, 10.0, 12.5, 15.0, 20.0, 24.0, 29.0, 30.0, 60.0, 1000.0] {
+                let expected = source.min(fps) * 60.0;
+                for tremble in [0, 3] {
+                    let taken = taken(source, fps, Duration::from_millis(tremble));
+                    let name = format!("{fps} of {source} a second, {tremble} ms");
+                    // At the limit itself a trembling source may lose the frames that come too early.
+                    let is_exact = (taken.len() as f64 - expected).abs() <= 2.0;
+                    assert!(is_exact, "{name}: {} of {expected}", taken.len());
+                    let gaps = || taken.windows(2).map(|pair| pair[1] - pair[0]);
+                    let (least, most) = (gaps().min().unwrap(), gaps().max().unwrap());
+                    let uneven = if tremble == 0 { 1 } else { 2 };
+                    assert!(most - least <= uneven, "{name}: gaps of {least} to {most} frames");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pace_makes_up_for_nothing_after_a_pause() {
+        let mut pace = Pace::new(10.0);
+        let millis = |millis| Duration::from_millis(millis);
+        assert!(pace.takes(millis(1000)) && !pace.takes(millis(1033)) && pace.takes(millis(1100)));
+        let after: Vec<bool> = [5000, 5033, 5066, 5100].map(|at| pace.takes(millis(at))).into();
+        assert_eq!(after, [true, false, false, true]);
+    }
+
+    #[test]
+    fn words_for_rates_and_times() {
+        for (text, time) in [("20s", Some(20.0)), ("20", Some(20.0)), ("0.5s", Some(0.5)), ("0", Some(0.0))] {
+            assert_eq!(parse_time(text).ok(), time.map(Duration::from_secs_f64), "{text}");
+        }
+        for bad in ["", "s", "20m", "-1", "-1s", "nan", "inf", "1e99", "20 s", "ss"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "0", "-5", "nan", "inf", "fast", "1001", "0.01", "5fps"] {
+            assert!(parse_rate(bad).unwrap_err().contains("0.1 to 1000"), "{bad}");
+        }
+    }
+}

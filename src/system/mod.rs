@@ -1,0 +1,5 @@
+//! What std lacks: the operating system, resources and the log.
+
+pub mod log;
+pub mod os;
+pub mod resources;
