@@ -79,7 +79,7 @@ pub fn run(
             .name("service".into())
             .spawn_scoped(scope, attend)
             .map_err(|error| format!("cannot start the service thread: {error}"))?;
-        let served = listeners.serve(&app, stop).map_err(|error| format!("cannot wait for clients: {error}"));
+        let served = app.serve(listeners, stop).map_err(|error| format!("cannot wait for clients: {error}"));
         drop(done);
         served
     });

@@ -166,5 +166,5 @@ fn status(app: &App) -> String {
         Phase::Starting => "the camera is starting".into(),
         Phase::Lost(why) => why,
     };
-    format!("{what}; viewers: {}", app.clients().len())
+    format!("{what}; viewers: {}", app.viewers())
 }

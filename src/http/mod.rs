@@ -1,22 +1,24 @@
-//! HTTP: from an accepted socket to an answer, one thread a connection.
+//! HTTP: from an accepted socket to a response, one thread a connection.
 //!
-//! The accept loop and the request head are our own; `tiny_http` lends its vocabulary and prints ordinary answers.
+//! The accept loop and the request head are our own; `tiny_http` lends its vocabulary and prints ordinary responses.
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 pub(crate) mod access;
 mod endpoints;
+mod exchange;
 mod response;
 mod route;
 pub(crate) mod server;
 
-use std::str::FromStr;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use socket2::{SockAddr, Socket};
-use tiny_http::{HTTPVersion, Method};
+use tiny_http::Method;
 
 pub use self::access::Access;
 pub use self::access::credentials::{Credentials, Right};
@@ -25,13 +27,16 @@ pub use self::access::origins::{Sites, parse_origin};
 use self::access::{Gate, Refusal};
 use self::endpoints::clip::ClipMemory;
 pub use self::endpoints::controls::ControlAccess;
+use self::endpoints::figures::Sources;
+pub use self::endpoints::stream::Mode;
+use self::endpoints::stream::Streams;
 use self::endpoints::{clip, controls, metrics, octolapse, page, snapshot, state, still, stream};
-use self::response::Answer;
-use self::route::{Effect, Route};
-pub use self::server::client::{ClientStats, End, Totals};
+use self::exchange::Exchange;
+use self::response::Response;
+use self::route::{Effect, Query, Route};
 use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
-use self::server::limits::{Full, Place, Places, ViewerPermit};
+use self::server::limits::{Full, Limits, Permit};
 pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
 use crate::camera::capture::{Camera, Phase};
 use crate::hub::Hub;
@@ -47,7 +52,7 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Whom to ask why there are none.
     pub camera: Arc<Camera>,
-    places: Arc<Places>,
+    places: Arc<Limits>,
     clips: ClipMemory,
     settings: Settings,
     gate: Gate,
@@ -81,19 +86,21 @@ impl App {
     /// An HTTP side for this hub and camera.
     pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
-        let places = Places::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let places = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
         let clips = ClipMemory::new(hub.ring_holds().2);
         Arc::new(Self { hub, camera, places, clips, settings, gate, started_at: Instant::now() })
     }
 
-    /// What is counted about every viewer that is here now.
-    pub fn clients(&self) -> Vec<Arc<ClientStats>> {
-        self.places.clients()
+    /// How many viewers there are now.
+    pub fn viewers(&self) -> usize {
+        self.places.clients().len()
     }
 
-    /// Sums over the viewers that have left.
-    pub fn totals(&self) -> Totals {
-        self.places.totals()
+    /// Serves those who connect to these listeners until `stop` becomes readable or is closed at its other end.
+    pub fn serve(self: &Arc<Self>, listeners: &Listeners, stop: BorrowedFd<'_>) -> io::Result<()> {
+        let app = self.clone();
+        let serve = move |socket, address: &_, permit| app.serve_connection(socket, address, permit);
+        listeners.serve(&self.places, &Arc::new(serve), stop)
     }
 
     /// The most descriptors and threads that clients can take.
@@ -113,7 +120,7 @@ impl App {
     }
 
     /// A connection's thread.
-    fn converse(&self, socket: Arc<Socket>, address: &SockAddr, mut place: Place) {
+    fn serve_connection(&self, socket: Arc<Socket>, address: &SockAddr, mut place: Permit) {
         let mut connection = match Connection::new(socket, address) {
             Ok(connection) => connection,
             // It was gone before its options could be set.
@@ -126,15 +133,15 @@ impl App {
             place.end_head();
             let goes_on = match request {
                 Ok((body, head)) => {
-                    connection.speaks_for(self.gate.client(connection.address(), &head));
+                    connection.set_client(self.gate.client(connection.address(), &head));
                     self.respond(&connection, &head, &body, &mut place)
                 }
                 Err(HeadError::Nothing) => return,
                 Err(HeadError::Refused(status, why)) => {
                     debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
                     // Whether it arrives changes nothing: the connection ends.
-                    let answer = self.sign(Answer::text(status, why), None);
-                    let _ = answer.send(&connection, &HTTPVersion(1, 1), false, false);
+                    let head = Head::unread();
+                    let _ = self.exchange(&connection, &head).respond(Response::text(status, why));
                     false
                 }
             };
@@ -146,24 +153,22 @@ impl App {
         }
     }
 
-    /// Answers one request; `true` if the connection can take another.
-    fn respond(&self, connection: &Connection, head: &Head, body: &[u8], place: &mut Place) -> bool {
-        let is_head = head.method == Method::Head;
-        let keep = head.keeps_alive();
-        let say = |answer: Answer| {
-            self.sign(answer, head.field("Origin")).send(connection, &head.version, is_head, keep).is_ok() && keep
-        };
+    /// Responds to one request; `true` if the connection can take another.
+    fn respond(&self, connection: &Connection, head: &Head, body: &[u8], place: &mut Permit) -> bool {
+        let mut exchange = self.exchange(connection, head);
         if head.method == Method::Options && head.target == "*" {
-            return say(preflight(Route::Page));
+            return exchange.respond(preflight(Route::Page));
         }
         let Some((route, query)) = Route::decode(&head.target) else {
-            return say(Answer::text(404, "there is nothing here; / shows what there is"));
+            return exchange.respond(Response::text(404, "not found: / shows what there is"));
         };
+        exchange.query = query;
         match &head.method {
-            Method::Options => return say(preflight(route)),
-            Method::NonStandard(_) => return say(Answer::text(501, "this method is not known here")),
+            Method::Options => return exchange.respond(preflight(route)),
+            Method::NonStandard(_) => return exchange.respond(Response::text(501, "unknown method")),
             method if !route.methods().split(", ").any(|known| known == method.as_str()) => {
-                return say(Answer::text(405, "this method is not for this URL").with("Allow", route.methods()));
+                let response = Response::text(405, "this URL does not take this method");
+                return exchange.respond(response.with("Allow", route.methods()));
             }
             _ => {}
         }
@@ -171,147 +176,110 @@ impl App {
         let refusal = self.gate.admit(effect, head, &query).err();
         let is_stranger = refusal.is_some();
         match refusal {
-            Some(Refusal::Wrong(answer)) => {
+            Some(Refusal::Wrong(response)) => {
                 self.gate.count_wrong(connection.peer());
-                // Who waits here is as idle as one who owes us a head, and as easily pushed out.
+                // Who waits here is as idle as one who owes us a head, and as easily evicted.
                 place.begin_head();
                 thread::sleep(access::PENALTY);
                 place.end_head();
-                return say(answer);
+                return exchange.respond(response);
             }
             // What machines ask to find out whether we are well, browsers in any case, and our page without the token
             // that is in its own address. The page's files are no secret.
             Some(Refusal::Missing(_))
                 if matches!(route, Route::Health | Route::Favicon | Route::Style | Route::Script) => {}
-            Some(Refusal::Missing(answer) | Refusal::Other(answer)) => return say(answer),
+            Some(Refusal::Missing(response) | Refusal::Other(response)) => return exchange.respond(response),
             None => {}
         }
         if let Some(refusal) = self.refuse(route, effect) {
-            return say(refusal);
+            return exchange.respond(refusal);
         }
-        match route {
-            Route::Stream => return stream::answer(self, connection, head, &query).is_some_and(say),
-            Route::Clip => return clip::answer(self, connection, head, &query).is_some_and(say),
-            _ => {}
-        }
-        let Some(_permit) = self.places.take_short() else {
-            return say(Answer::unavailable(Full::House.reason()));
+        let streams = Streams { hub: &self.hub, camera: &self.camera, mode: self.settings.admission.mode };
+        let done = match route {
+            Route::Stream => stream::respond(&exchange, &streams),
+            Route::Clip => clip::respond(&exchange, &self.hub, &self.clips),
+            _ => return self.respond_short(route, &exchange, body, is_stranger),
         };
-        match route {
-            // Answered above: viewers have places of their own.
-            Route::Stream | Route::Clip => false,
-            Route::ClipIndex => say(clip::index(self, &query)),
-            Route::Snapshot => say(either(snapshot::answer(self, &query))),
-            Route::Still => say(either(still::answer(self, &query))),
-            Route::Warm => say(either(still::warm(self, &query))),
-            Route::Page | Route::Style | Route::Script | Route::Favicon => say(page::answer(route)),
-            Route::Controls => say(controls::answer(self, &head.method, &query, body)),
-            Route::InputJson => say(octolapse::input(self)),
-            Route::ProgramJson => say(octolapse::program(self)),
-            Route::Command => say(octolapse::command(self, &query)),
-            Route::State => say(state::answer(self)),
-            Route::Metrics => say(metrics::answer(self)),
-            Route::Health => say(self.health(is_stranger)),
+        done.is_err_and(|response| exchange.respond(response))
+    }
+
+    fn exchange<'a>(&'a self, connection: &'a Connection, head: &'a Head) -> Exchange<'a> {
+        Exchange {
+            connection,
+            head,
+            query: Query::new(""),
+            server_header: self.settings.server_header.as_deref(),
+            cors: self.gate.cors(head.field("Origin")),
+            limits: &self.places,
+        }
+    }
+
+    /// Responds to a request that does not make its client a viewer.
+    fn respond_short(&self, route: Route, exchange: &Exchange<'_>, body: &[u8], is_stranger: bool) -> bool {
+        let Some(_permit) = self.places.take_short() else {
+            return exchange.respond(Response::unavailable(Full::Server.reason()));
+        };
+        let query = &exchange.query;
+        let response = match route {
+            Route::Stream | Route::Clip => return false, // They make viewers.
+            Route::ClipIndex => Ok(clip::index(&self.hub, query)),
+            Route::Snapshot => snapshot::respond(&self.hub, &self.camera, query),
+            Route::Still => still::respond(&self.camera, query),
+            Route::Warm => still::warm(&self.hub, query),
+            Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
+            Route::Controls => Ok(controls::respond(&self.camera, &exchange.head.method, query, body)),
+            Route::InputJson => Ok(octolapse::input(&self.camera)),
+            Route::ProgramJson => Ok(octolapse::program(&self.camera)),
+            Route::Command => Ok(octolapse::command(&self.camera, query)),
+            Route::State => Ok(state::respond(&self.figures())),
+            Route::Metrics => Ok(metrics::respond(&self.figures())),
+            Route::Health => Ok(self.health(is_stranger)),
+        };
+        exchange.respond(response.unwrap_or_else(|refusal| refusal))
+    }
+
+    fn figures(&self) -> Sources<'_> {
+        Sources {
+            hub: &self.hub,
+            camera: &self.camera,
+            limits: &self.places,
+            controls: self.settings.controls,
+            started_at: self.started_at,
+            wrong_credentials: self.gate.wrong(),
         }
     }
 
     /// What nobody may have here.
-    fn refuse(&self, route: Route, effect: Effect) -> Option<Answer> {
+    fn refuse(&self, route: Route, effect: Effect) -> Option<Response> {
         let changes = effect == Effect::Changes;
         match route {
-            Route::Controls => self.settings.controls.refuses(changes).map(|why| Answer::text(403, why)),
+            Route::Controls => self.settings.controls.refuses(changes).map(|why| Response::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.
             Route::Command | Route::InputJson => {
-                self.settings.controls.refuses(changes).map(|why| Answer::text(501, why))
+                self.settings.controls.refuses(changes).map(|why| Response::text(501, why))
             }
             _ => None,
         }
     }
 
-    /// Puts on an answer who we are, or who we were told to be, and which pages may read it.
-    fn sign(&self, answer: Answer, origin: Option<&str>) -> Answer {
-        let answer = match &self.settings.server_header {
-            Some(name) => answer.with("Server", name),
-            None => answer,
-        };
-        self.gate.cors(origin).into_iter().fold(answer, |answer, (name, value)| answer.with(name, value))
-    }
-
-    /// A viewer's place, or the answer that there is none.
-    fn place_for(&self, connection: &Connection, head: &Head, mode: &'static str) -> Result<ViewerPermit, Answer> {
-        let user_agent = head.field("User-Agent").unwrap_or_default();
-        let place = self.places.take_viewer(connection, user_agent, mode);
-        place.map_err(|full| Answer::unavailable(full.reason()))
-    }
-
     /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.
-    fn health(&self, is_stranger: bool) -> Answer {
+    fn health(&self, is_stranger: bool) -> Response {
         match self.camera.trouble() {
-            Some(_) if is_stranger => Answer::unavailable("no pictures now; who may look is told why"),
-            Some(why) => Answer::unavailable(why),
+            Some(_) if is_stranger => Response::unavailable("no pictures now; who may look is told why"),
+            Some(why) => Response::unavailable(why),
             None if self.camera.status().phase == Phase::Asleep => {
-                Answer::text(200, "ok: the camera is asleep until somebody looks")
+                Response::text(200, "ok: the camera is asleep until somebody looks")
             }
-            None => Answer::text(200, "ok"),
+            None => Response::text(200, "ok"),
         }
     }
 }
 
-/// What came first: the answer, or the reason why there is none.
-fn either(answer: Result<Answer, Answer>) -> Answer {
-    answer.unwrap_or_else(|refusal| refusal)
-}
-
-/// The answer to OPTIONS, a browser's question before a cross-origin request.
-fn preflight(route: Route) -> Answer {
-    Answer::text(200, route.methods())
+/// The response to OPTIONS, a browser's question before a cross-origin request.
+fn preflight(route: Route) -> Response {
+    Response::text(200, route.methods())
         .with("Allow", route.methods())
         .with("Access-Control-Allow-Methods", route.methods())
         .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Cache-Control, Pragma")
         .with("Access-Control-Max-Age", "86400")
-}
-
-/// How frames are chosen for a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// The newest one whenever the client is ready.
-    #[default]
-    Newest,
-    /// Every one, in order.
-    All,
-    /// The same ones as all others in this mode; the slowest sets the pace.
-    Lockstep,
-}
-
-impl Mode {
-    /// As it is written in options, URLs and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Newest => "newest",
-            Self::All => "all",
-            Self::Lockstep => "lockstep",
-        }
-    }
-}
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = [Self::Newest, Self::All, Self::Lockstep].into_iter().find(|mode| mode.name() == text);
-        known.ok_or_else(|| format!("\"{text}\" is no mode; give newest, all or lockstep"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modes_have_names() {
-        for mode in [Mode::Newest, Mode::All, Mode::Lockstep] {
-            assert_eq!(mode.name().parse(), Ok(mode));
-        }
-        assert!("latest".parse::<Mode>().unwrap_err().contains("lockstep"));
-    }
 }

@@ -1,18 +1,18 @@
-//! An ordinary answer: status, fields and a body of known length, printed by `tiny_http` and sent in one write.
+//! An ordinary response: status, fields and a body of known length, printed by `tiny_http` and sent in one write.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tiny_http::{HTTPVersion, Header, Response, StatusCode};
+use tiny_http::{HTTPVersion, Header, StatusCode};
 
-use super::server::connection::{Connection, Gone};
+use super::server::connection::{Connection, SendError};
 use crate::frame::Frame;
 
-/// Named in every answer that names no other.
+/// Named in every response that names no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
 
-/// See the module's documentation.
-pub struct Answer {
+/// A response whose body is complete before its first byte is sent.
+pub struct Response {
     status: u16,
     fields: Vec<(&'static str, String)>,
     body: Body,
@@ -24,7 +24,7 @@ enum Body {
     Picture(Arc<Frame>),
 }
 
-impl Answer {
+impl Response {
     /// A text, with its line end.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         let mut text = text.into();
@@ -82,7 +82,13 @@ impl Answer {
     }
 
     /// Sends it; only the head if `is_head`.
-    pub fn send(&self, connection: &Connection, version: &HTTPVersion, is_head: bool, keep: bool) -> Result<(), Gone> {
+    pub fn send(
+        &self,
+        connection: &Connection,
+        version: &HTTPVersion,
+        is_head: bool,
+        keep: bool,
+    ) -> Result<(), SendError> {
         let body = match &self.body {
             Body::Bytes(bytes) => bytes.as_slice(),
             Body::Fixed(bytes) => bytes,
@@ -93,7 +99,7 @@ impl Answer {
     }
 
     /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
-    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), Gone> {
+    pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), SendError> {
         connection.send(&self.head(version, length, false))
     }
 
@@ -105,11 +111,11 @@ impl Answer {
         if !self.fields.iter().any(|(name, _)| *name == "Server") {
             headers.extend(field("Server", SERVER));
         }
-        let response = Response::new(StatusCode(self.status), headers, std::io::empty(), Some(length), None)
+        let printed = tiny_http::Response::new(StatusCode(self.status), headers, std::io::empty(), Some(length), None)
             .with_chunked_threshold(usize::MAX);
         let mut head = Vec::with_capacity(512);
         // Writing to a Vec cannot fail.
-        let _ = response.raw_print(&mut head, version.clone(), &[], true, None);
+        let _ = printed.raw_print(&mut head, version.clone(), &[], true, None);
         head.truncate(head.len().saturating_sub(2));
         let connection: &[u8] = if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
         head.extend_from_slice(connection);
@@ -123,8 +129,8 @@ mod tests {
 
     #[test]
     fn heads_are_whole_and_never_chunked() {
-        let answer = Answer::unavailable("no picture");
-        let head = String::from_utf8(answer.head(&HTTPVersion(1, 1), 1_000_000, true)).unwrap();
+        let response = Response::unavailable("no picture");
+        let head = String::from_utf8(response.head(&HTTPVersion(1, 1), 1_000_000, true)).unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{head}");
         assert_eq!(head.matches("\r\n\r\n").count(), 1, "{head}");
@@ -138,7 +144,7 @@ mod tests {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
         }
         assert!(!head.contains("chunked"), "{head}");
-        let renamed = Answer::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
+        let renamed = Response::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
         let renamed = String::from_utf8(renamed).unwrap();
         assert!(renamed.contains("\r\nServer: MJPG-Streamer/0.2\r\n") && !renamed.contains("framehub"), "{renamed}");
     }

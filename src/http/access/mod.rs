@@ -14,7 +14,7 @@ use log::{debug, warn};
 use self::credentials::{Credentials, Right, Verdict};
 use self::forwarded::Proxy;
 use self::origins::Sites;
-use crate::http::response::Answer;
+use crate::http::response::Response;
 use crate::http::route::{Effect, Query};
 use crate::http::server::head::Head;
 use crate::system::os;
@@ -44,11 +44,11 @@ pub struct Gate {
 /// What to say to somebody who does not get in.
 pub enum Refusal {
     /// Showed no credential.
-    Missing(Answer),
+    Missing(Response),
     /// Showed one that is none of ours: to be said after a while only.
-    Wrong(Answer),
+    Wrong(Response),
     /// Something else.
-    Other(Answer),
+    Other(Response),
 }
 
 impl Gate {
@@ -74,21 +74,21 @@ impl Gate {
             Verdict::Wrong => return Err(Refusal::Wrong(self.unauthorized("these credentials are not known here"))),
             Verdict::ReadOnly => {
                 let why = "these credentials are good to look, not to change anything";
-                return Err(Refusal::Other(Answer::text(403, why)));
+                return Err(Refusal::Other(Response::text(403, why)));
             }
         }
         match self.access.sites.refuses(effect, !credentials.is_empty(), |name| head.field(name)) {
             Some(why) => {
                 debug!("request refused reason=\"{why}\"");
-                Err(Refusal::Other(Answer::text(403, why)))
+                Err(Refusal::Other(Response::text(403, why)))
             }
             None => Ok(()),
         }
     }
 
-    fn unauthorized(&self, why: &str) -> Answer {
+    fn unauthorized(&self, why: &str) -> Response {
         let challenges = self.access.credentials.challenges();
-        challenges.fold(Answer::text(401, why), |answer, challenge| answer.with("WWW-Authenticate", challenge))
+        challenges.fold(Response::text(401, why), |answer, challenge| answer.with("WWW-Authenticate", challenge))
     }
 
     /// Counts a wrong credential, and logs one a second at the most.

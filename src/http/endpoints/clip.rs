@@ -8,38 +8,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tiny_http::Method;
 
 use super::stream::end_of;
 use crate::frame::Frame;
-use crate::http::App;
-use crate::http::response::Answer;
+use crate::http::exchange::Exchange;
+use crate::http::response::Response;
 use crate::http::route::Query;
-use crate::http::server::client::{ClientStats, End};
-use crate::http::server::connection::{Connection, Gone};
-use crate::http::server::head::Head;
+use crate::http::server::client::{ClientStats, EndReason};
+use crate::http::server::connection::SendError;
+use crate::hub::Hub;
 use crate::hub::pace::parse_time;
 
-/// Sends the clip as a file. `None`: has been answered. Else the answer that says why not.
-pub fn answer(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> Option<Answer> {
-    serve(app, connection, head, query).err()
-}
-
 /// What is in the clip: its rate, and each frame's number, time, size and length.
-pub fn index(app: &App, query: &Query<'_>) -> Answer {
-    Clip::from_query(app, query).map_or_else(|refusal| refusal, |clip| clip.index())
+pub fn index(hub: &Hub, query: &Query<'_>) -> Response {
+    Clip::from_query(hub, query).map_or_else(|refusal| refusal, |clip| clip.index())
 }
 
-fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> Result<(), Answer> {
+/// Sends the clip as a file; or returns the response that says why not.
+pub fn respond(exchange: &Exchange<'_>, hub: &Hub, memory: &ClipMemory) -> Result<(), Response> {
+    let query = &exchange.query;
     if query.get("format").is_some_and(|format| format != "mjpeg") {
-        return Err(Answer::text(400, "format is mjpeg or json; ffmpeg makes other videos of it"));
+        return Err(Response::text(400, "format is mjpeg or json; ffmpeg makes other videos of it"));
     }
-    let clip = Clip::from_query(app, query)?;
-    let _room = app.clips.take(&clip).ok_or_else(|| Answer::unavailable("other clips are being sent just now"))?;
-    let permit = app.place_for(connection, head, "clip")?;
-    let end = match clip.send(app, connection, head, permit.stats()) {
-        Ok(()) => End::Done,
-        Err(gone) => end_of(app, permit.stats(), gone),
+    let clip = Clip::from_query(hub, query)?;
+    let _room = memory.take(&clip).ok_or_else(|| Response::unavailable("other clips are being sent just now"))?;
+    let permit = exchange.viewer("clip")?;
+    let end = match clip.send(exchange, permit.stats()) {
+        Ok(()) => EndReason::Done,
+        Err(gone) => end_of(hub, permit.stats(), gone),
     };
     permit.leave(end);
     Ok(())
@@ -52,13 +48,14 @@ pub struct Clip {
 
 impl Clip {
     /// The kept frames of the last so many seconds, or all of them. An error is the answer, if there are none.
-    fn from_query(app: &App, query: &Query<'_>) -> Result<Self, Answer> {
-        let last = query.get("last").map(|text| parse_time(&text)).transpose().map_err(|why| Answer::text(400, why))?;
-        let Some(frames) = app.hub.replay(last) else {
-            return Err(Answer::text(404, "no replay is kept; start framehub with --replay 20s"));
+    fn from_query(hub: &Hub, query: &Query<'_>) -> Result<Self, Response> {
+        let last =
+            query.get("last").map(|text| parse_time(&text)).transpose().map_err(|why| Response::text(400, why))?;
+        let Some(frames) = hub.replay(last) else {
+            return Err(Response::text(404, "no replay is kept; start framehub with --replay 20s"));
         };
         if frames.is_empty() {
-            return Err(Answer::unavailable("there are no pictures of that time: nobody was looking"));
+            return Err(Response::unavailable("there are no pictures of that time: nobody was looking"));
         }
         Ok(Self { frames })
     }
@@ -85,7 +82,7 @@ impl Clip {
         &self.frames[self.frames.len() - 1]
     }
 
-    fn index(&self) -> Answer {
+    fn index(&self) -> Response {
         let frame = |frame: &Arc<Frame>| {
             json!({
                 "seq": frame.sequence(),
@@ -96,23 +93,24 @@ impl Clip {
             })
         };
         let frames: Vec<_> = self.frames.iter().map(frame).collect();
-        Answer::json(&json!({"fps": self.fps(), "bytes": self.bytes(), "frames": frames}))
+        Response::json(&json!({"fps": self.fps(), "bytes": self.bytes(), "frames": frames}))
     }
 
-    fn send(self, app: &App, connection: &Connection, head: &Head, stats: &ClientStats) -> Result<(), Gone> {
+    fn send(self, exchange: &Exchange<'_>, stats: &ClientStats) -> Result<(), SendError> {
         let name = format!("clip-{}.mjpeg", file_time(self.first().captured_at().real));
-        let answer = Answer::file("video/x-motion-jpeg", b"")
+        let response = Response::file("video/x-motion-jpeg", b"")
             .with("Cache-Control", "no-store")
             .with("Content-Disposition", format!("attachment; filename={name}"))
             .with("X-Frame-Rate", format!("{:.3}", self.fps()))
             .with("X-First-Frame-Seq", self.first().sequence().to_string())
             .with("X-Last-Frame-Seq", self.last().sequence().to_string());
-        app.sign(answer, head.field("Origin")).send_head(connection, &head.version, self.bytes())?;
-        if head.method == Method::Head {
+        let response = exchange.add_common_headers(response);
+        response.send_head(exchange.connection, &exchange.head.version, self.bytes())?;
+        if exchange.is_head() {
             return Ok(());
         }
         for frame in self.frames {
-            connection.send(frame.jpeg())?;
+            exchange.connection.send(frame.jpeg())?;
             stats.count(&frame, frame.jpeg().len());
         }
         Ok(())

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tiny_http::Method;
 
+use crate::camera::capture::Camera;
 use crate::camera::controls::{Control, Refusal, Wish};
-use crate::http::App;
-use crate::http::response::Answer;
+use crate::http::response::Response;
 use crate::http::route::Query;
 
 /// What clients may do with the camera's controls.
@@ -40,26 +40,26 @@ impl ControlAccess {
 }
 
 /// GET answers with all controls, POST with what they are after setting those that it names.
-pub fn answer(app: &App, method: &Method, query: &Query<'_>, body: &[u8]) -> Answer {
+pub fn respond(camera: &Camera, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
     let controls = match method {
         Method::Post => match Order::read(query, body) {
-            Ok(order) => app.camera.set_controls(&order.wishes, order.resets),
-            Err(why) => return Answer::text(400, why),
+            Ok(order) => camera.set_controls(&order.wishes, order.resets),
+            Err(why) => return Response::text(400, why),
         },
-        _ => app.camera.controls(),
+        _ => camera.controls(),
     };
     match controls {
-        Ok(controls) => Answer::json(&controls.iter().map(describe).collect()),
+        Ok(controls) => Response::json(&controls.iter().map(describe).collect()),
         Err(refusal) => refuse(refusal),
     }
 }
 
 /// The answer to a request that the camera did not fulfil.
-pub fn refuse(refusal: Refusal) -> Answer {
+pub fn refuse(refusal: Refusal) -> Response {
     match refusal {
-        Refusal::Wrong(why) => Answer::text(400, why),
-        Refusal::Unwilling(why) => Answer::text(409, why),
-        Refusal::Absent(why) => Answer::unavailable(format!("no controls: {why}")),
+        Refusal::Wrong(why) => Response::text(400, why),
+        Refusal::Unwilling(why) => Response::text(409, why),
+        Refusal::Absent(why) => Response::unavailable(format!("no controls: {why}")),
     }
 }
 

@@ -5,27 +5,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::camera::capture::Phase;
 use crate::camera::histogram::{BOUNDS, Histogram};
-use crate::http::response::Answer;
-use crate::http::{App, ClientStats, End};
+use crate::http::endpoints::figures::Sources;
+use crate::http::response::Response;
+use crate::http::server::client::{ClientStats, EndReason};
 use crate::jpeg::Fault;
 use crate::system::os;
 
 /// Never opens the camera.
-pub fn answer(app: &App) -> Answer {
+pub fn respond(sources: &Sources<'_>) -> Response {
     let mut page = Page::default();
-    server(&mut page, app);
-    camera(&mut page, app);
-    capture(&mut page, app);
-    stills(&mut page, app);
-    clients(&mut page, app);
-    access(&mut page, app);
-    Answer::metrics(page.text)
+    server(&mut page, sources);
+    camera(&mut page, sources);
+    capture(&mut page, sources);
+    stills(&mut page, sources);
+    clients(&mut page, sources);
+    access(&mut page, sources);
+    Response::metrics(page.text)
 }
 
-fn server(page: &mut Page, app: &App) {
+fn server(page: &mut Page, sources: &Sources<'_>) {
     page.family("framehub_build_info", "gauge", "Always 1; the version is the label.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    page.single("framehub_uptime_seconds", "gauge", "Time since the start.", app.started_at.elapsed().as_secs_f64());
+    page.single(
+        "framehub_uptime_seconds",
+        "gauge",
+        "Time since the start.",
+        sources.started_at.elapsed().as_secs_f64(),
+    );
     let process = os::process();
     for (name, help, value) in [
         ("process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
@@ -38,9 +44,9 @@ fn server(page: &mut Page, app: &App) {
     }
 }
 
-fn camera(page: &mut Page, app: &App) {
-    let status = app.camera.status();
-    let is_healthy = app.camera.trouble().is_none();
+fn camera(page: &mut Page, sources: &Sources<'_>) {
+    let status = sources.camera.status();
+    let is_healthy = sources.camera.trouble().is_none();
     let help = "1 while pictures can be had or the camera sleeps on purpose, as /healthz says.";
     page.single("framehub_healthy", "gauge", help, f64::from(is_healthy));
     page.family("framehub_camera_phase", "gauge", "1 for what the camera is doing.");
@@ -62,12 +68,12 @@ fn camera(page: &mut Page, app: &App) {
     }
     let help = "Time for which the camera was open.";
     page.single("framehub_camera_open_seconds_total", "counter", help, status.open_for().as_secs_f64());
-    page.single("framehub_camera_watchers", "gauge", "Requests that want pictures now.", app.hub.watchers() as f64);
+    page.single("framehub_camera_watchers", "gauge", "Requests that want pictures now.", sources.hub.watchers() as f64);
 }
 
-fn capture(page: &mut Page, app: &App) {
-    let rhythm = app.camera.rhythm();
-    let counters = app.camera.counters();
+fn capture(page: &mut Page, sources: &Sources<'_>) {
+    let rhythm = sources.camera.rhythm();
+    let counters = sources.camera.counters();
     let help = "Pictures per second lately.";
     page.single("framehub_capture_rate_hertz", "gauge", help, rhythm.rate(os::monotonic()));
     let help = "Standard deviation of the time between two pictures lately.";
@@ -99,8 +105,8 @@ fn capture(page: &mut Page, app: &App) {
     page.sample(&[("cause", "wrong_size")], get(&counters.wrong_size));
 }
 
-fn stills(page: &mut Page, app: &App) {
-    let stills = app.camera.stills();
+fn stills(page: &mut Page, sources: &Sources<'_>) {
+    let stills = sources.camera.stills();
     for (name, help, counter) in [
         ("framehub_stills_answered_total", "Full-resolution pictures given to clients.", &stills.answered),
         ("framehub_still_switches_total", "Times the camera was switched for one.", &stills.switches),
@@ -114,8 +120,8 @@ fn stills(page: &mut Page, app: &App) {
     page.histogram("framehub_still_settle_seconds", help, &stills.settle_times);
 }
 
-fn clients(page: &mut Page, app: &App) {
-    let clients = app.clients();
+fn clients(page: &mut Page, sources: &Sources<'_>) {
+    let clients = sources.limits.clients();
     page.single("framehub_clients", "gauge", "Viewers now.", clients.len() as f64);
     type Figure = fn(&ClientStats) -> Option<f64>;
     let families: [(&str, &str, &str, Figure); 5] = [
@@ -145,9 +151,9 @@ fn clients(page: &mut Page, app: &App) {
             page.sample(&[("id", &id), ("address", &client.peer), ("mode", client.mode)], value);
         }
     }
-    let totals = app.totals();
+    let totals = sources.limits.totals();
     page.family("framehub_clients_ended_total", "counter", "Viewers that have left, by the reason.");
-    for (end, count) in End::ALL.iter().zip(totals.ended) {
+    for (end, count) in EndReason::ALL.iter().zip(totals.ended) {
         page.sample(&[("reason", end.name())], count as f64);
     }
     for (name, help, value) in [
@@ -158,14 +164,14 @@ fn clients(page: &mut Page, app: &App) {
     ] {
         page.single(name, "counter", help, value as f64);
     }
-    let (frames, bytes, _) = app.hub.ring_holds();
+    let (frames, bytes, _) = sources.hub.ring_holds();
     page.single("framehub_ring_frames", "gauge", "Frames kept for ?mode=all and /clip.", frames as f64);
     page.single("framehub_ring_bytes", "gauge", "Memory that they take.", bytes as f64);
 }
 
-fn access(page: &mut Page, app: &App) {
+fn access(page: &mut Page, sources: &Sources<'_>) {
     let help = "Requests with a credential that is none of ours.";
-    page.single("framehub_wrong_credentials_total", "counter", help, app.gate.wrong() as f64);
+    page.single("framehub_wrong_credentials_total", "counter", help, sources.wrong_credentials as f64);
 }
 
 fn get(counter: &AtomicU64) -> f64 {

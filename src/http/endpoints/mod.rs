@@ -2,6 +2,7 @@
 
 pub mod clip;
 pub mod controls;
+pub mod figures;
 pub mod metrics;
 pub mod octolapse;
 pub mod page;

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::controls::refuse;
 use crate::camera::Device;
+use crate::camera::capture::Camera;
 use crate::camera::controls::{Control, Kind, Refusal, Wish};
-use crate::http::App;
-use crate::http::response::Answer;
+use crate::http::response::Response;
 use crate::http::route::Query;
 
 /// The camera was opened a moment ago, to list its controls.
@@ -19,16 +19,16 @@ const V4L2: &str = "1";
 const JPEG_QUALITY: &str = "3";
 
 /// `/input.json`: what can be set.
-pub fn input(app: &App) -> Answer {
-    let controls = match app.camera.controls() {
+pub fn input(camera: &Camera) -> Response {
+    let controls = match camera.controls() {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
-    let sizes = app.camera.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
+    let sizes = camera.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
         Ok(device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>())
     });
     let sizes = sizes.unwrap_or_default();
-    let current = app.camera.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
+    let current = camera.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
     let resolutions: Map<_, _> =
         sizes.iter().enumerate().map(|(index, size)| (index.to_string(), size.to_string().into())).collect();
     let mut shown: Vec<Value> = controls.iter().map(describe).collect();
@@ -38,7 +38,7 @@ pub fn input(app: &App) -> Answer {
         "name": "JPEG quality", "id": "1", "type": "1", "min": "0", "max": "100", "step": "1", "default": "50",
         "value": "0", "dest": "0", "flags": "0", "group": JPEG_QUALITY,
     }));
-    Answer::json(&json!({
+    Response::json(&json!({
         "controls": shown,
         "formats": [{
             "id": "0",
@@ -80,9 +80,9 @@ fn describe(control: &Control) -> Value {
 }
 
 /// `/program.json`: which plugins there are; pages ask it how many cameras they can show.
-pub fn program(app: &App) -> Answer {
-    let card = app.camera.status().identity.map_or("camera".into(), |identity| identity.card);
-    Answer::json(&json!({
+pub fn program(camera: &Camera) -> Response {
+    let card = camera.status().identity.map_or("camera".into(), |identity| identity.card);
+    Response::json(&json!({
         "inputs": [{"id": "0", "name": card, "plugin": "input_uvc.so", "args": ""}],
         "outputs": [{"id": "0", "name": "framehub", "plugin": "output_http.so", "args": ""}],
     }))
@@ -92,13 +92,13 @@ pub fn program(app: &App) -> Answer {
 ///
 /// Answers with mjpg-streamer's `ID: 0`, or `ID: -1` where the camera would not: Octolapse sends all controls in
 /// turn, inactive ones too, and takes anything but 200 for a broken server.
-pub fn command(app: &App, query: &Query<'_>) -> Answer {
+pub fn command(camera: &Camera, query: &Query<'_>) -> Response {
     let parameter = |name: &str| query.get(name).unwrap_or_default();
     let id = parameter("id");
     let Ok(number) = id.parse::<i64>() else {
-        return Answer::text(400, "id is the number of a control, as /input.json lists it");
+        return Response::text(400, "id is the number of a control, as /input.json lists it");
     };
-    let done = |result: i32| Answer::text(200, format!("{id}: {result}"));
+    let done = |result: i32| Response::text(200, format!("{id}: {result}"));
     if number == -1 {
         // Octolapse asks so whether there are controls at all.
         return done(-1);
@@ -108,19 +108,19 @@ pub fn command(app: &App, query: &Query<'_>) -> Answer {
         return done(-1);
     }
     if !is("dest", &["", "0"]) || !is("plugin", &["", "0"]) || !is("group", &["", V4L2]) {
-        return Answer::text(400, "only the camera's own controls can be set: dest=0, plugin=0, group=1");
+        return Response::text(400, "only the camera's own controls can be set: dest=0, plugin=0, group=1");
     }
-    let controls = match app.camera.controls() {
+    let controls = match camera.controls() {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
     let Some(control) = controls.iter().find(|control| i64::from(control.id) == number) else {
-        return Answer::text(400, format!("this camera has no control {id}; /input.json lists what it has"));
+        return Response::text(400, format!("this camera has no control {id}; /input.json lists what it has"));
     };
     // mjpg-streamer reads a number up to its point, and none as 0.
     let value = parameter("value");
     let value = value.split('.').next().filter(|value| !value.is_empty()).unwrap_or("0");
-    match app.camera.set_controls(&[Wish::new(control.name(), value)], false) {
+    match camera.set_controls(&[Wish::new(control.name(), value)], false) {
         Ok(_) => done(0),
         Err(Refusal::Unwilling(_)) => done(-1),
         Err(refusal) => refuse(refusal),

@@ -9,20 +9,21 @@ use serde_json::{Map, Value, json};
 
 use crate::camera::Identity;
 use crate::camera::capture::Phase;
-use crate::http::response::Answer;
-use crate::http::{App, ClientStats, End};
+use crate::http::endpoints::figures::Sources;
+use crate::http::response::Response;
+use crate::http::server::client::{ClientStats, EndReason};
 use crate::jpeg::Fault;
 use crate::system::os;
 
 /// Never opens the camera.
-pub fn answer(app: &App) -> Answer {
-    let status = app.camera.status();
+pub fn respond(sources: &Sources<'_>) -> Response {
+    let status = sources.camera.status();
     let mode = status.mode;
-    let size = mode.map(|mode| mode.size).or_else(|| app.hub.newest().map(|frame| frame.size()));
-    let captured_fps = app.camera.rhythm().rate(os::monotonic()).round() as u64;
-    let trouble = app.camera.trouble();
-    let clients = app.clients();
-    Answer::json(&json!({
+    let size = mode.map(|mode| mode.size).or_else(|| sources.hub.newest().map(|frame| frame.size()));
+    let captured_fps = sources.camera.rhythm().rate(os::monotonic()).round() as u64;
+    let trouble = sources.camera.trouble();
+    let clients = sources.limits.clients();
+    Response::json(&json!({
         "ok": true,
         "result": {
             // uStreamer's name for a camera's own JPEGs, passed on as they are.
@@ -44,7 +45,7 @@ pub fn answer(app: &App) -> Answer {
         },
         "framehub": {
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": app.started_at.elapsed().as_secs_f64(),
+            "uptime_seconds": sources.started_at.elapsed().as_secs_f64(),
             "healthy": trouble.is_none(),
             "trouble": trouble,
             "camera": {
@@ -53,15 +54,15 @@ pub fn answer(app: &App) -> Answer {
                 "size": mode.map(|mode| mode.size.to_string()),
                 "fps": mode.and_then(|mode| mode.fps),
                 "open_seconds": status.open_for().as_secs_f64(),
-                "watchers": app.hub.watchers(),
-                "controls": app.settings.controls.name(),
+                "watchers": sources.hub.watchers(),
+                "controls": sources.controls.name(),
             },
-            "capture": capture(app),
-            "stills": stills(app),
-            "ring": ring(app),
+            "capture": capture(sources),
+            "stills": stills(sources),
+            "ring": ring(sources),
             "clients": clients.iter().map(client).collect::<Vec<_>>(),
-            "ended": ended(app),
-            "wrong_credentials": app.gate.wrong(),
+            "ended": ended(sources),
+            "wrong_credentials": sources.wrong_credentials,
             "process": process(),
         },
     }))
@@ -78,9 +79,9 @@ fn identity(identity: &Identity) -> Value {
     })
 }
 
-fn capture(app: &App) -> Value {
-    let rhythm = app.camera.rhythm();
-    let counters = app.camera.counters();
+fn capture(sources: &Sources<'_>) -> Value {
+    let rhythm = sources.camera.rhythm();
+    let counters = sources.camera.counters();
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut broken: Map<_, _> = Fault::ALL
         .iter()
@@ -103,8 +104,8 @@ fn capture(app: &App) -> Value {
     })
 }
 
-fn stills(app: &App) -> Value {
-    let (stills, learned) = (app.camera.stills(), app.camera.learned());
+fn stills(sources: &Sources<'_>) -> Value {
+    let (stills, learned) = (sources.camera.stills(), sources.camera.learned());
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
     json!({
@@ -118,9 +119,9 @@ fn stills(app: &App) -> Value {
     })
 }
 
-fn ring(app: &App) -> Value {
-    let (frames, bytes, limit) = app.hub.ring_holds();
-    let replay = app.hub.replay_time().map(|time| time.as_secs_f64());
+fn ring(sources: &Sources<'_>) -> Value {
+    let (frames, bytes, limit) = sources.hub.ring_holds();
+    let replay = sources.hub.replay_time().map(|time| time.as_secs_f64());
     json!({"frames": frames, "bytes": bytes, "limit_bytes": limit, "replay_seconds": replay})
 }
 
@@ -160,9 +161,9 @@ fn ustreamer_clients(clients: &[Arc<ClientStats>]) -> Map<String, Value> {
     clients.iter().map(client).collect()
 }
 
-fn ended(app: &App) -> Map<String, Value> {
-    let ended = app.totals().ended;
-    End::ALL.iter().zip(ended).map(|(end, count)| (end.name().into(), count.into())).collect()
+fn ended(sources: &Sources<'_>) -> Map<String, Value> {
+    let ended = sources.limits.totals().ended;
+    EndReason::ALL.iter().zip(ended).map(|(end, count)| (end.name().into(), count.into())).collect()
 }
 
 /// A machine without /proc shows no figures.

@@ -1,20 +1,21 @@
-//! `/stream`: the live picture as `multipart/x-mixed-replace`, in one of three modes ([`crate::http::Mode`]).
+//! `/stream`: the live picture as `multipart/x-mixed-replace`, in one of three modes ([`Mode`]).
 
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::info;
-use tiny_http::Method;
 
+use crate::camera::capture::Camera;
 use crate::frame::Frame;
-use crate::http::response::Answer;
+use crate::http::exchange::Exchange;
+use crate::http::response::Response;
 use crate::http::route::Query;
-use crate::http::server::client::{ClientStats, End};
-use crate::http::server::connection::{Connection, Gone};
-use crate::http::server::head::Head;
-use crate::http::{App, Mode};
+use crate::http::server::client::{ClientStats, EndReason};
+use crate::http::server::connection::{Connection, SendError};
 use crate::hub::pace::{Pace, parse_rate, parse_time};
 use crate::hub::ring::{FellBehind, Start};
-use crate::hub::{Reader, Stepper, Wait};
+use crate::hub::{Hub, Reader, Stepper, Wait};
 use crate::system::os;
 
 /// The bytes that every known client accepts, contracts.md: HTTP/1.0, so that nobody chunks it; no dashes in the
@@ -33,26 +34,32 @@ const LAST_BOUNDARY: &[u8] = b"\r\n--boundarydonotcross--\r\n";
 /// which a frame is repeated while the camera is away for a still.
 const LOOK: Duration = Duration::from_millis(900);
 
-/// Streams until the client leaves, stalls, falls behind, or the server stops. `None`: has been answered. Else the
-/// answer that says why not.
-pub fn answer(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> Option<Answer> {
-    serve(app, connection, head, query).err()
+/// What streams need of the server.
+pub struct Streams<'a> {
+    /// Where the frames come from.
+    pub hub: &'a Arc<Hub>,
+    /// Whether it is away for a still.
+    pub camera: &'a Camera,
+    /// The mode of those who name none.
+    pub mode: Mode,
 }
 
-fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> Result<(), Answer> {
-    let wish = Wish::from_query(query, app.settings.admission.mode).map_err(|why| Answer::text(400, why))?;
-    if head.method == Method::Head {
+/// Streams until the client leaves, stalls, falls behind, or the server stops; or returns the response that says why
+/// not.
+pub fn respond(exchange: &Exchange<'_>, streams: &Streams<'_>) -> Result<(), Response> {
+    let wish = Wish::from_query(&exchange.query, streams.mode).map_err(|why| Response::text(400, why))?;
+    if exchange.is_head() {
         // Whether it arrives changes nothing.
-        let _ = connection.send(&self::head(app, head));
+        let _ = exchange.connection.send(&head(exchange));
         return Ok(());
     }
     let mode = wish.mode.name();
-    let mut feed = wish.feed(app).map_err(|why| Answer::text(400, why))?;
-    let permit = app.place_for(connection, head, mode)?;
-    let _watch = app.hub.watch();
-    let end = match run(app, connection, &self::head(app, head), &mut feed, permit.stats()) {
+    let mut feed = wish.feed(streams.hub).map_err(|why| Response::text(400, why))?;
+    let permit = exchange.viewer(mode)?;
+    let _watch = streams.hub.watch();
+    let end = match run(exchange, streams, &mut feed, permit.stats()) {
         Ok(end) => end,
-        Err(gone) => end_of(app, permit.stats(), gone),
+        Err(gone) => end_of(streams.hub, permit.stats(), gone),
     };
     // The others in lock-step go on at once.
     drop(feed);
@@ -61,36 +68,47 @@ fn serve(app: &App, connection: &Connection, head: &Head, query: &Query<'_>) -> 
 }
 
 /// Why a client that is gone really went.
-pub fn end_of(app: &App, stats: &ClientStats, gone: Gone) -> End {
+pub fn end_of(hub: &Hub, stats: &ClientStats, gone: SendError) -> EndReason {
     match gone {
-        _ if stats.was_put_out() => End::MadeRoom,
-        _ if app.hub.is_closed() => End::ServerStops,
-        Gone::Stalled | Gone::TooSlow if stats.mode == Mode::Lockstep.name() => End::HeldUpOthers,
-        Gone::Left => End::Left,
-        Gone::Stalled => End::Stalled,
-        Gone::TooSlow => End::TooSlow,
+        _ if stats.was_evicted() => EndReason::MadeRoom,
+        _ if hub.is_closed() => EndReason::ServerStops,
+        SendError::Stalled | SendError::TooSlow if stats.mode == Mode::Lockstep.name() => EndReason::HeldUpOthers,
+        SendError::Left => EndReason::Left,
+        SendError::Stalled => EndReason::Stalled,
+        SendError::TooSlow => EndReason::TooSlow,
     }
 }
 
 /// The head of the answer.
-fn head(app: &App, request: &Head) -> Vec<u8> {
-    let cors = app.gate.cors(request.field("Origin")).into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+fn head(exchange: &Exchange<'_>) -> Vec<u8> {
+    let cors = exchange.cors.iter().map(|(name, value)| {
+        format!(
+            "{name}: {value}
+"
+        )
+    });
     format!("{STATUS}{}{FIELDS}", cors.collect::<String>()).into_bytes()
 }
 
-fn run(app: &App, connection: &Connection, head: &[u8], feed: &mut Feed, stats: &ClientStats) -> Result<End, Gone> {
+fn run(
+    exchange: &Exchange<'_>,
+    streams: &Streams<'_>,
+    feed: &mut Feed,
+    stats: &ClientStats,
+) -> Result<EndReason, SendError> {
+    let connection = exchange.connection;
     if let Feed::Lockstep(stepper, _) = feed {
-        connection.hurry(stepper.patience());
+        connection.set_send_timeout(stepper.patience());
     }
-    connection.send_both(head, FIRST_BOUNDARY)?;
+    connection.send_both(&head(exchange), FIRST_BOUNDARY)?;
     loop {
-        match feed.next(app, stats, Instant::now() + LOOK) {
+        match feed.next(streams.hub, stats, Instant::now() + LOOK) {
             Ok(Wait::Frame(frame)) => feed.send(connection, &frame, stats)?,
-            Ok(Wait::Nothing) if connection.has_left() => return Err(Gone::Left),
-            Ok(Wait::Nothing) => repeat_while_away(app, connection, feed, stats)?,
+            Ok(Wait::Nothing) if connection.has_left() => return Err(SendError::Left),
+            Ok(Wait::Nothing) => repeat_while_away(streams, connection, feed, stats)?,
             Ok(Wait::Closed) => {
                 connection.send(LAST_BOUNDARY)?;
-                return Ok(End::ServerStops);
+                return Ok(EndReason::ServerStops);
             }
             Err((end, why)) => {
                 info!("viewer cannot go on client={} id={} reason=\"{why}\"", stats.peer, stats.id);
@@ -104,12 +122,49 @@ fn run(app: &App, connection: &Connection, head: &[u8], feed: &mut Feed, stats: 
 
 /// The last frame again, so that a player does not give up while the camera is away for a still. Recorders are
 /// spared it.
-fn repeat_while_away(app: &App, connection: &Connection, feed: &Feed, stats: &ClientStats) -> Result<(), Gone> {
-    match app.hub.newest() {
-        Some(frame) if matches!(feed, Feed::Newest { .. }) && app.camera.is_switching() => {
+fn repeat_while_away(
+    streams: &Streams<'_>,
+    connection: &Connection,
+    feed: &Feed,
+    stats: &ClientStats,
+) -> Result<(), SendError> {
+    match streams.hub.newest() {
+        Some(frame) if matches!(feed, Feed::Newest { .. }) && streams.camera.is_switching() => {
             feed.send(connection, &frame, stats)
         }
         _ => Ok(()),
+    }
+}
+
+/// How frames are chosen for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The newest one whenever the client is ready.
+    #[default]
+    Newest,
+    /// Every one, in order.
+    All,
+    /// The same ones as all others in this mode; the slowest sets the pace.
+    Lockstep,
+}
+
+impl Mode {
+    /// As it is written in options, URLs and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::All => "all",
+            Self::Lockstep => "lockstep",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Newest, Self::All, Self::Lockstep].into_iter().find(|mode| mode.name() == text);
+        known.ok_or_else(|| format!("invalid mode \"{text}\": expected newest, all or lockstep"))
     }
 }
 
@@ -145,13 +200,13 @@ impl Wish {
     }
 
     /// Where its frames come from; an error in words, if it is to begin in the future.
-    fn feed(self, app: &App) -> Result<Feed, String> {
+    fn feed(self, hub: &Arc<Hub>) -> Result<Feed, String> {
         Ok(match self.mode {
             Mode::Newest => Feed::Newest { last: 0, pace: self.pace },
-            Mode::All => Feed::All(app.hub.record(self.start).map_err(|newest| {
+            Mode::All => Feed::All(hub.record(self.start).map_err(|newest| {
                 format!("from lies ahead of the newest frame, {newest}; the server counts from 1 after a restart")
             })?),
-            Mode::Lockstep => Feed::Lockstep(app.hub.step_in(), 0),
+            Mode::Lockstep => Feed::Lockstep(hub.step_in(), 0),
         })
     }
 }
@@ -173,10 +228,10 @@ enum Feed {
 
 impl Feed {
     /// Waits until `deadline` for the next frame. An error is the end, and what to say about it.
-    fn next(&mut self, app: &App, stats: &ClientStats, deadline: Instant) -> Result<Wait, (End, String)> {
+    fn next(&mut self, hub: &Hub, stats: &ClientStats, deadline: Instant) -> Result<Wait, (EndReason, String)> {
         match self {
             Self::Newest { last, pace } => loop {
-                let wait = app.hub.newer_than(*last, deadline);
+                let wait = hub.newer_than(*last, deadline);
                 let Wait::Frame(frame) = &wait else { return Ok(wait) };
                 let before = std::mem::replace(last, frame.sequence());
                 stats.count_skipped(before, frame);
@@ -186,10 +241,10 @@ impl Feed {
             },
             Self::All(reader) => reader.next(deadline).map_err(|lost| {
                 let FellBehind { last, oldest } = lost;
-                (End::FellBehind, format!("fell behind after frame {last}: the ring begins at {oldest} now"))
+                (EndReason::FellBehind, format!("fell behind after frame {last}: the ring begins at {oldest} now"))
             }),
             Self::Lockstep(stepper, last) => {
-                let held_up = || (End::HeldUpOthers, format!("held up the others with frame {last}"));
+                let held_up = || (EndReason::HeldUpOthers, format!("held up the others with frame {last}"));
                 let wait = stepper.next(deadline).ok_or_else(held_up)?;
                 if let Wait::Frame(frame) = &wait {
                     let before = std::mem::replace(last, frame.sequence());
@@ -200,7 +255,7 @@ impl Feed {
         }
     }
 
-    fn send(&self, connection: &Connection, frame: &Frame, stats: &ClientStats) -> Result<(), Gone> {
+    fn send(&self, connection: &Connection, frame: &Frame, stats: &ClientStats) -> Result<(), SendError> {
         let part = match self {
             Self::Newest { .. } => frame.part(),
             Self::All(_) | Self::Lockstep(..) => frame.numbered_part(),
@@ -218,6 +273,14 @@ impl Feed {
 mod tests {
     use super::*;
     use crate::http::route::Route;
+
+    #[test]
+    fn modes_have_names() {
+        for mode in [Mode::Newest, Mode::All, Mode::Lockstep] {
+            assert_eq!(mode.name().parse(), Ok(mode));
+        }
+        assert!("latest".parse::<Mode>().unwrap_err().contains("lockstep"));
+    }
 
     fn wish(query: &str, default: Mode) -> Result<Wish, String> {
         let target = format!("/stream?{query}");

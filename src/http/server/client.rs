@@ -29,7 +29,7 @@ impl Flow {
     }
 
     /// Nothing waits any more.
-    pub fn is_through(&self) {
+    pub fn drained(&self) {
         self.taken_at.store(0, Relaxed);
     }
 
@@ -141,17 +141,17 @@ impl ClientStats {
     }
 
     /// It has to make room for another.
-    pub fn put_out(&self) {
+    pub fn evict(&self) {
         self.must_go.store(true, Relaxed);
     }
 
     /// Whether it had to make room for another.
-    pub fn was_put_out(&self) -> bool {
+    pub fn was_evicted(&self) -> bool {
         self.must_go.load(Relaxed)
     }
 
     /// Whether `other` is the same program on the same machine, as far as can be told.
-    pub fn is_twin_of(&self, other: &Self) -> bool {
+    pub fn is_same_client(&self, other: &Self) -> bool {
         self.peer == other.peer && self.user_agent == other.user_agent
     }
 }
@@ -163,7 +163,7 @@ fn add(counter: &AtomicU64, more: u64) {
 
 /// Why a client's answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum EndReason {
     /// All was sent that it had asked for.
     Done,
     /// The client closed or reset the connection.
@@ -182,7 +182,7 @@ pub enum End {
     ServerStops,
 }
 
-impl End {
+impl EndReason {
     /// All of them; their order is that of [`Totals::ended`].
     pub const ALL: [Self; 8] = [
         Self::Done,
@@ -227,8 +227,8 @@ impl End {
 /// Sums over all clients that have left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// How many ended for each reason, in the order of [`End::ALL`].
-    pub ended: [u64; End::ALL.len()],
+    /// How many ended for each reason, in the order of [`EndReason::ALL`].
+    pub ended: [u64; EndReason::ALL.len()],
     /// See [`ClientStats::frames`].
     pub frames: u64,
     /// See [`ClientStats::bytes`].
@@ -241,7 +241,7 @@ pub struct Totals {
 
 impl Totals {
     /// One more that has left.
-    pub fn add(&mut self, client: &ClientStats, end: End) {
+    pub fn add(&mut self, client: &ClientStats, end: EndReason) {
         self.ended[end as usize] += 1;
         self.frames += client.frames();
         self.bytes += client.bytes();

@@ -31,7 +31,7 @@ const LINGER_TIME: Duration = Duration::from_millis(500);
 
 /// Why nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gone {
+pub enum SendError {
     /// The client closed or reset the connection.
     Left,
     /// It stopped reading.
@@ -64,7 +64,7 @@ impl Connection {
             None => None,
         };
         let mut connection = Self { socket, address, peer: String::new(), flow: Arc::default() };
-        connection.speaks_for(address);
+        connection.set_client(address);
         Ok(connection)
     }
 
@@ -84,7 +84,7 @@ impl Connection {
     }
 
     /// Who asks now: a proxy sends requests of many clients.
-    pub fn speaks_for(&mut self, client: Option<IpAddr>) {
+    pub fn set_client(&mut self, client: Option<IpAddr>) {
         self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
 
@@ -108,24 +108,24 @@ impl Connection {
     }
 
     /// Sends all of it: one send where the client keeps up.
-    pub fn send(&self, bytes: &[u8]) -> Result<(), Gone> {
+    pub fn send(&self, bytes: &[u8]) -> Result<(), SendError> {
         self.send_with(bytes.len(), part_time(bytes.len()), |done| self.socket.send(&bytes[done..]))
     }
 
-    /// The same, but in no more than this time; see [`Connection::hurry`].
-    pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<(), Gone> {
+    /// The same, but in no more than this time; see [`Connection::set_send_timeout`].
+    pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<(), SendError> {
         self.send_with(bytes.len(), time, |done| self.socket.send(&bytes[done..]))
     }
 
     /// Prepares for deadlines that are short.
-    pub fn hurry(&self, time: Duration) {
+    pub fn set_send_timeout(&self, time: Duration) {
         let timeout = (time / 4).clamp(Duration::from_millis(10), SEND_TIMEOUT);
         // An error would leave the longer time-out: late, but not lost.
         let _ = self.socket.set_write_timeout(Some(timeout));
     }
 
     /// Sends both, one after the other, in one send where the client keeps up.
-    pub fn send_both(&self, head: &[u8], body: &[u8]) -> Result<(), Gone> {
+    pub fn send_both(&self, head: &[u8], body: &[u8]) -> Result<(), SendError> {
         let length = head.len() + body.len();
         self.send_with(length, part_time(length), |done| {
             let head_left = head.get(done..).unwrap_or_default();
@@ -134,13 +134,18 @@ impl Connection {
         })
     }
 
-    fn send_with(&self, length: usize, time: Duration, send: impl Fn(usize) -> io::Result<usize>) -> Result<(), Gone> {
+    fn send_with(
+        &self,
+        length: usize,
+        time: Duration,
+        send: impl Fn(usize) -> io::Result<usize>,
+    ) -> Result<(), SendError> {
         let began = Instant::now();
         match send(0) {
             Ok(sent) if sent == length => Ok(()),
             first => {
                 let end = self.send_rest(length, began, time, first, send);
-                self.flow.is_through();
+                self.flow.drained();
                 end
             }
         }
@@ -154,7 +159,7 @@ impl Connection {
         time: Duration,
         first: io::Result<usize>,
         send: impl Fn(usize) -> io::Result<usize>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), SendError> {
         let (mut done, mut progress, mut is_stalled) = (0, began, false);
         let mut sent = first;
         loop {
@@ -171,10 +176,10 @@ impl Connection {
                 self.flow.count_stall();
             }
             if now - progress >= SILENCE {
-                return Err(Gone::Stalled);
+                return Err(SendError::Stalled);
             }
             if now - began >= time {
-                return Err(Gone::TooSlow);
+                return Err(SendError::TooSlow);
             }
             self.flow.waits(now - progress);
             sent = send(done);
@@ -216,12 +221,12 @@ fn part_time(length: usize) -> Duration {
 }
 
 /// 0 bytes for a send that only has to be tried again.
-fn not_yet(error: &io::Error) -> Result<usize, Gone> {
+fn not_yet(error: &io::Error) -> Result<usize, SendError> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(0),
         // TCP_USER_TIMEOUT has run out.
-        ErrorKind::TimedOut => Err(Gone::Stalled),
-        _ => Err(Gone::Left),
+        ErrorKind::TimedOut => Err(SendError::Stalled),
+        _ => Err(SendError::Left),
     }
 }
 
@@ -257,16 +262,16 @@ mod tests {
         assert!(!ours.has_left());
         drop(theirs);
         assert!(ours.has_left());
-        assert_eq!(ours.send(b"x"), Err(Gone::Left));
+        assert_eq!(ours.send(b"x"), Err(SendError::Left));
     }
 
     #[test]
     fn tells_for_how_long_a_client_has_taken_nothing() {
         let (ours, mut theirs) = pair();
-        ours.hurry(Duration::from_millis(40));
+        ours.set_send_timeout(Duration::from_millis(40));
         let body = vec![7; 3_000_000];
         let began = Instant::now();
-        assert_eq!(ours.send_within(&body, Duration::from_millis(300)), Err(Gone::TooSlow));
+        assert_eq!(ours.send_within(&body, Duration::from_millis(300)), Err(SendError::TooSlow));
         assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(5));
         assert_eq!(ours.flow().stuck_for(), Duration::ZERO, "nothing waits any more");
         std::thread::scope(|scope| {
@@ -277,7 +282,7 @@ mod tests {
             let mut got = vec![0; 1_000_000];
             theirs.read_exact(&mut got).unwrap();
             drop(theirs);
-            assert_eq!(sender.join().unwrap(), Err(Gone::Left));
+            assert_eq!(sender.join().unwrap(), Err(SendError::Left));
         });
         assert_eq!(ours.flow().stuck_for(), Duration::ZERO);
     }

@@ -34,6 +34,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Stands for a head that could not be read; a response to it closes the connection.
+    pub fn unread() -> Self {
+        let fields = vec![("Connection".into(), "close".into())];
+        Self { method: Method::Get, target: String::new(), version: HTTPVersion(1, 1), fields, body_bytes: 0 }
+    }
+
     /// The first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())

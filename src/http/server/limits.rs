@@ -16,18 +16,18 @@ use log::info;
 use parking_lot::{Condvar, Mutex};
 use socket2::Socket;
 
-use super::client::{ClientStats, End, Totals};
+use super::client::{ClientStats, EndReason, Totals};
 use super::connection::Connection;
 
 /// Unfinished request heads, idle keep-alive connections among them.
 const HEADS: usize = 256;
-/// Places for short requests beyond those for viewers.
+/// Limits for short requests beyond those for viewers.
 const SHORT_EXTRA: usize = 16;
 /// A viewer whose socket has taken nothing for so long can be asked to make room.
-const GHOST: Duration = Duration::from_secs(2);
+const STALLED: Duration = Duration::from_secs(2);
 
 /// The budgets and the connections that fill them.
-pub struct Places {
+pub struct Limits {
     max_clients: usize,
     max_per_address: Option<usize>,
     state: Mutex<State>,
@@ -54,7 +54,7 @@ struct Viewer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// None for anybody.
-    House,
+    Server,
     /// None for this address.
     Address,
 }
@@ -63,13 +63,13 @@ impl Full {
     /// In words, for an answer 503.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::House => "all places are taken (see --max-clients)",
+            Self::Server => "all places are taken (see --max-clients)",
             Self::Address => "all places for your address are taken (see --max-clients-per-address)",
         }
     }
 }
 
-impl Places {
+impl Limits {
     /// Room for `max_clients` viewers and what goes with them, so many of them from one address.
     pub fn new(max_clients: usize, max_per_address: Option<usize>) -> Arc<Self> {
         Arc::new(Self { max_clients, max_per_address, state: Mutex::default(), left: Condvar::new() })
@@ -81,13 +81,13 @@ impl Places {
     }
 
     /// Takes a new connection in. It owes a head.
-    pub fn admit(self: &Arc<Self>, socket: Arc<Socket>) -> Place {
+    pub fn admit(self: &Arc<Self>, socket: Arc<Socket>) -> Permit {
         let mut state = self.state.lock();
         state.next += 1;
         let id = state.next;
         state.connections.insert(id, socket.clone());
         drop(state);
-        let mut place = Place { places: self.clone(), id, socket, head: None };
+        let mut place = Permit { places: self.clone(), id, socket, head: None };
         place.begin_head();
         place
     }
@@ -123,12 +123,12 @@ impl Places {
         }
         let has_room = state.viewers.len() + state.shorts < self.max_clients + SHORT_EXTRA;
         if !has_room || state.viewers.len() >= self.max_clients {
-            state.make_room(&stats, |_| true).ok_or(Full::House)?;
+            state.make_room(&stats, |_| true).ok_or(Full::Server)?;
         }
         state.viewers.insert(stats.id, Viewer { stats: stats.clone(), socket: connection.socket().clone() });
         drop(state);
         info!("viewer came client={} id={} mode={mode}", stats.peer, stats.id);
-        Ok(ViewerPermit { places: self.clone(), stats, end: End::Left })
+        Ok(ViewerPermit { places: self.clone(), stats, end: EndReason::Left })
     }
 
     /// What is counted about every viewer that is here now.
@@ -171,10 +171,10 @@ impl State {
     /// Puts out one of these who takes nothing, if there is one: the newcomer's twin first, then who has been stuck
     /// for longest. Its place is free at once; its thread ends a little later.
     fn make_room(&mut self, newcomer: &ClientStats, among: impl Fn(&Viewer) -> bool) -> Option<()> {
-        let ghosts = self.viewers.values().filter(|viewer| among(viewer) && viewer.stats.stuck_for() >= GHOST);
-        let id = ghosts.max_by_key(|ghost| (ghost.stats.is_twin_of(newcomer), ghost.stats.stuck_for()))?.stats.id;
+        let ghosts = self.viewers.values().filter(|viewer| among(viewer) && viewer.stats.stuck_for() >= STALLED);
+        let id = ghosts.max_by_key(|ghost| (ghost.stats.is_same_client(newcomer), ghost.stats.stuck_for()))?.stats.id;
         let ghost = self.viewers.remove(&id)?;
-        ghost.stats.put_out();
+        ghost.stats.evict();
         close(&ghost.socket);
         Some(())
     }
@@ -187,14 +187,14 @@ fn close(socket: &Socket) {
 }
 
 /// A connection's place, for as long as its thread lives.
-pub struct Place {
-    places: Arc<Places>,
+pub struct Permit {
+    places: Arc<Limits>,
     id: u64,
     socket: Arc<Socket>,
     head: Option<u64>,
 }
 
-impl Place {
+impl Permit {
     /// From now on the client owes us a request. Where too many do, the oldest of them is closed.
     pub fn begin_head(&mut self) {
         let mut state = self.places.state.lock();
@@ -218,7 +218,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.end_head();
         self.places.state.lock().connections.remove(&self.id);
@@ -226,9 +226,9 @@ impl Drop for Place {
     }
 }
 
-/// The right to answer one short request; see [`Places::take_short`].
+/// The right to answer one short request; see [`Limits::take_short`].
 pub struct ShortPermit {
-    places: Arc<Places>,
+    places: Arc<Limits>,
 }
 
 impl Drop for ShortPermit {
@@ -237,11 +237,11 @@ impl Drop for ShortPermit {
     }
 }
 
-/// A viewer's place; see [`Places::take_viewer`].
+/// A viewer's place; see [`Limits::take_viewer`].
 pub struct ViewerPermit {
-    places: Arc<Places>,
+    places: Arc<Limits>,
     stats: Arc<ClientStats>,
-    end: End,
+    end: EndReason,
 }
 
 impl ViewerPermit {
@@ -251,7 +251,7 @@ impl ViewerPermit {
     }
 
     /// Gives the place back and says why.
-    pub fn leave(mut self, end: End) {
+    pub fn leave(mut self, end: EndReason) {
         self.end = end;
     }
 }
@@ -297,7 +297,7 @@ mod tests {
     }
 
     /// A viewer, and the end of its socket that a browser would have.
-    fn viewer(places: &Arc<Places>, user_agent: &str) -> Result<(ViewerPermit, Connection, Socket), Full> {
+    fn viewer(places: &Arc<Limits>, user_agent: &str) -> Result<(ViewerPermit, Connection, Socket), Full> {
         let (connection, theirs) = connection();
         let permit = places.take_viewer(&connection, user_agent, "newest")?;
         Ok((permit, connection, theirs))
@@ -311,9 +311,9 @@ mod tests {
 
     #[test]
     fn viewers_never_lock_out_short_requests() {
-        let places = Places::new(2, None);
+        let places = Limits::new(2, None);
         let viewers: Vec<_> = (0..2).map(|_| viewer(&places, "").expect("room")).collect();
-        assert_eq!(viewer(&places, "").map(drop), Err(Full::House));
+        assert_eq!(viewer(&places, "").map(drop), Err(Full::Server));
         let shorts: Vec<_> = (0..16).map(|_| places.take_short().expect("room")).collect();
         assert!(places.take_short().is_none());
         drop(viewers);
@@ -323,30 +323,30 @@ mod tests {
 
     #[test]
     fn only_who_takes_nothing_makes_room_and_twins_come_first() {
-        let places = Places::new(3, None);
+        let places = Limits::new(3, None);
         let taking = viewer(&places, "Safari").unwrap();
         let (other, twin) = (viewer(&places, "VLC").unwrap(), viewer(&places, "Safari").unwrap());
         taking.1.flow().waits(Duration::from_millis(1900));
-        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::House), "1.9 s are forgiven");
+        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::Server), "1.9 s are forgiven");
         other.1.flow().waits(Duration::from_secs(5));
         twin.1.flow().waits(Duration::from_secs(3));
         let first = viewer(&places, "Safari").unwrap();
-        assert!(is_closed(&twin.2) && !is_closed(&other.2) && twin.0.stats().was_put_out());
+        assert!(is_closed(&twin.2) && !is_closed(&other.2) && twin.0.stats().was_evicted());
         let second = viewer(&places, "Safari").unwrap();
         assert!(is_closed(&other.2) && !is_closed(&taking.2));
-        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::House));
+        assert_eq!(viewer(&places, "Safari").map(drop), Err(Full::Server));
         // Those who were put out have no place to give back.
-        other.0.leave(End::MadeRoom);
-        twin.0.leave(End::MadeRoom);
+        other.0.leave(EndReason::MadeRoom);
+        twin.0.leave(EndReason::MadeRoom);
         let ids = |viewers: &[&ViewerPermit]| viewers.iter().map(|permit| permit.stats().id).collect::<Vec<_>>();
         let here: Vec<u64> = places.clients().iter().map(|stats| stats.id).collect();
         assert_eq!(here, ids(&[&taking.0, &first.0, &second.0]));
-        assert_eq!(places.totals().ended[End::MadeRoom as usize], 2);
+        assert_eq!(places.totals().ended[EndReason::MadeRoom as usize], 2);
     }
 
     #[test]
     fn an_address_can_have_a_limit_of_its_own() {
-        let places = Places::new(10, Some(2));
+        let places = Limits::new(10, Some(2));
         let first = viewer(&places, "").unwrap();
         let _second = viewer(&places, "").unwrap();
         assert_eq!(viewer(&places, "").map(drop), Err(Full::Address));
@@ -356,9 +356,9 @@ mod tests {
 
     #[test]
     fn every_reason_is_counted_in_its_own_place() {
-        for (at, end) in End::ALL.into_iter().enumerate() {
+        for (at, end) in EndReason::ALL.into_iter().enumerate() {
             assert_eq!(end as usize, at, "{}", end.name());
-            let places = Places::new(1, None);
+            let places = Limits::new(1, None);
             viewer(&places, "").unwrap().0.leave(end);
             assert_eq!((places.totals().ended[at], places.totals().ended.iter().sum()), (1, 1u64));
         }
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn the_oldest_unfinished_head_makes_room() {
-        let places = Places::new(1, None);
+        let places = Limits::new(1, None);
         let (first, mut first_peer) = socket();
         let _first = places.admit(first);
         let rest: Vec<_> = (0..HEADS).map(|_| socket()).collect();
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn empties_when_all_have_left() {
-        let places = Places::new(1, None);
+        let places = Limits::new(1, None);
         let (ours, _theirs) = socket();
         let place = places.admit(ours);
         assert!(!places.wait_empty(Instant::now() + Duration::from_millis(10)));

@@ -15,8 +15,8 @@ use std::time::Duration;
 use log::warn;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::limits::{Limits, Permit};
 use super::unix::{self, SocketFile};
-use crate::http::App;
 use crate::system::os::{self, Event};
 
 /// Where to listen when nobody says where.
@@ -73,6 +73,11 @@ impl fmt::Display for Listen {
         }
     }
 }
+
+/// What a connection's thread does.
+pub trait Serve: Fn(Arc<Socket>, &SockAddr, Permit) + Send + Sync + 'static {}
+
+impl<F: Fn(Arc<Socket>, &SockAddr, Permit) + Send + Sync + 'static> Serve for F {}
 
 /// Sockets that are being listened to.
 pub struct Listeners {
@@ -148,7 +153,7 @@ impl Listeners {
     }
 
     /// Accepts until `stop` becomes readable or is closed at its other end.
-    pub fn serve(&self, app: &Arc<App>, stop: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn serve(&self, limits: &Arc<Limits>, serve: &Arc<impl Serve>, stop: BorrowedFd<'_>) -> io::Result<()> {
         let mut reserve = Reserve::new();
         let mut fds = vec![stop];
         fds.extend(self.sockets.iter().map(AsFd::as_fd));
@@ -158,7 +163,7 @@ impl Listeners {
                 return Ok(());
             }
             for (socket, _) in self.sockets.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
-                if let Err(error) = accept(socket, app, &mut reserve) {
+                if let Err(error) = accept(socket, limits, serve, &mut reserve) {
                     reserve.warn_once(&error);
                     os::poll([stop], Some(BACK_OFF))?;
                 }
@@ -195,12 +200,12 @@ fn explain(address: &Listen, error: &io::Error) -> String {
 }
 
 /// Accepts all who wait. An error is a lack of something, which passes.
-fn accept(listener: &Socket, app: &Arc<App>, reserve: &mut Reserve) -> io::Result<()> {
+fn accept(listener: &Socket, limits: &Arc<Limits>, serve: &Arc<impl Serve>, reserve: &mut Reserve) -> io::Result<()> {
     loop {
         match listener.accept() {
             Ok((socket, address)) => {
                 reserve.is_warned = false;
-                start_thread(socket, address, app)?;
+                start_thread(socket, address, limits, serve)?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // It left before it was accepted, or a signal came.
@@ -215,15 +220,13 @@ fn accept(listener: &Socket, app: &Arc<App>, reserve: &mut Reserve) -> io::Resul
     }
 }
 
-fn start_thread(socket: Socket, address: SockAddr, app: &Arc<App>) -> io::Result<()> {
+fn start_thread(socket: Socket, address: SockAddr, limits: &Arc<Limits>, serve: &Arc<impl Serve>) -> io::Result<()> {
     let socket = Arc::new(socket);
-    let (shared, place) = (app.clone(), app.places.admit(socket.clone()));
+    let (serve, permit) = (serve.clone(), limits.admit(socket.clone()));
     let client = socket.clone();
-    let made = thread::Builder::new()
-        .name("client".into())
-        .stack_size(STACK)
-        .spawn(move || shared.converse(client, &address, place));
-    // Its owner is its place: a stopping server waits until all places are empty.
+    let made =
+        thread::Builder::new().name("client".into()).stack_size(STACK).spawn(move || serve(client, &address, permit));
+    // Its owner is its permit: a stopping server waits until all permits are given back.
     made.map(drop).inspect_err(|_| refuse(&socket))
 }
 

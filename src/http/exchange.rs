@@ -1,0 +1,57 @@
+//! One request while it is being served, and the way back to the client that sent it.
+
+use std::sync::Arc;
+
+use tiny_http::Method;
+
+use super::response::Response;
+use super::route::Query;
+use super::server::connection::Connection;
+use super::server::head::Head;
+use super::server::limits::{Limits, ViewerPermit};
+
+/// What an endpoint that sends its response itself needs to know about the request.
+pub struct Exchange<'a> {
+    /// The connection that it came on.
+    pub connection: &'a Connection,
+    /// The request's head.
+    pub head: &'a Head,
+    /// The parameters of its URL.
+    pub query: Query<'a>,
+    /// The `Server` header; `None` for framehub's own.
+    pub server_header: Option<&'a str>,
+    /// Which pages may read the response.
+    pub cors: Vec<(&'static str, &'a str)>,
+    /// Where viewers are counted.
+    pub limits: &'a Arc<Limits>,
+}
+
+impl Exchange<'_> {
+    /// Whether only the response's head is wanted.
+    pub fn is_head(&self) -> bool {
+        self.head.method == Method::Head
+    }
+
+    /// Sends this response; `true` if the connection can take another request.
+    pub fn respond(&self, response: Response) -> bool {
+        let keep = self.head.keeps_alive();
+        let response = self.add_common_headers(response);
+        response.send(self.connection, &self.head.version, self.is_head(), keep).is_ok() && keep
+    }
+
+    /// Adds what every response says: which program this is, and which pages may read the response.
+    pub fn add_common_headers(&self, response: Response) -> Response {
+        let server = self.server_header.map(|name| ("Server", name));
+        server
+            .into_iter()
+            .chain(self.cors.iter().copied())
+            .fold(response, |response, (name, value)| response.with(name, value))
+    }
+
+    /// Makes this client a viewer; or the response that there is no room.
+    pub fn viewer(&self, mode: &'static str) -> Result<ViewerPermit, Response> {
+        let user_agent = self.head.field("User-Agent").unwrap_or_default();
+        let permit = self.limits.take_viewer(self.connection, user_agent, mode);
+        permit.map_err(|full| Response::unavailable(full.reason()))
+    }
+}
