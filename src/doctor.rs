@@ -5,9 +5,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::camera::settle::{Rule, Settling};
+use crate::camera::intake::{Counters, Intake, Rejected};
+use crate::camera::settle::Rule;
 use crate::camera::still::still_size;
 use crate::camera::{
     CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source,
@@ -16,7 +18,7 @@ use crate::camera::{
 use crate::cli::Config;
 use crate::frame::Size;
 use crate::http::{DEFAULT_ADDRESS, Listen, clickable};
-use crate::jpeg::{self, Fault};
+use crate::jpeg::Fault;
 
 /// Pictures that are looked at.
 const PICTURES: u32 = 30;
@@ -116,9 +118,9 @@ fn examine(
     began: Instant,
 ) -> Result<io::Result<()>, CameraError> {
     let mode = device.start(config.live, BUFFERS)?;
-    let mut live = Look::new(mode.size);
-    live.until(device, FIRST, |look| look.whole > 0)?;
-    if live.whole == 0 {
+    let mut live = Look::new(mode.size, None);
+    live.until(device, FIRST, |look| look.whole() > 0)?;
+    if live.whole() == 0 {
         return Err(live.nothing_whole());
     }
     let cold = began.elapsed();
@@ -142,9 +144,9 @@ fn examine(
     if let Some(size) = still_size(device, config.still.size).filter(|size| *size != mode.size) {
         let switching = Instant::now();
         let still = device.start(Mode { size, fps: config.still.fps }, 2)?;
-        let mut look = Look::new(still.size);
-        look.until(device, FIRST, |look| look.whole > 0)?;
-        if look.whole == 0 {
+        let mut look = Look::new(still.size, Some(mode.size));
+        look.until(device, FIRST, |look| look.whole() > 0)?;
+        if look.whole() == 0 {
             return Err(look.nothing_whole());
         }
         let there = switching.elapsed();
@@ -152,8 +154,8 @@ fn examine(
         let settle = switching.elapsed() - there;
         let returning = Instant::now();
         let mode = device.start(config.live, BUFFERS)?;
-        let mut back = Look::new(mode.size);
-        back.until(device, FIRST, |look| look.whole > 0)?;
+        let mut back = Look::new(mode.size, Some(still.size));
+        back.until(device, FIRST, |look| look.whole() > 0)?;
         let back = returning.elapsed();
         report.push(format!(
             "still {still}: there {} ms, settled in {} ms{}, back {} ms; the live picture rests {} ms",
@@ -171,34 +173,31 @@ fn examine(
 
 /// What was seen of one stream.
 struct Look {
-    size: Size,
+    intake: Intake,
+    counters: Counters,
     seen: u32,
-    whole: u32,
-    flagged: u32,
-    wrong_size: u32,
-    dht_missing: u32,
     padded: u32,
-    faults: Vec<Fault>,
+    first_fault: Option<Fault>,
     times: Vec<Duration>,
-    settling: Settling,
     is_settled: bool,
 }
 
 impl Look {
-    fn new(size: Size) -> Self {
+    fn new(size: Size, leftover: Option<Size>) -> Self {
         Self {
-            size,
+            intake: Intake::new(size, leftover, Rule::Auto, None),
+            counters: Counters::default(),
             seen: 0,
-            whole: 0,
-            flagged: 0,
-            wrong_size: 0,
-            dht_missing: 0,
             padded: 0,
-            faults: Vec::new(),
+            first_fault: None,
             times: Vec::new(),
-            settling: Settling::new(Rule::Auto, None),
             is_settled: false,
         }
+    }
+
+    /// Number of whole pictures.
+    fn whole(&self) -> u32 {
+        self.intake.pictures()
     }
 
     /// Takes pictures until `enough` or the time is over.
@@ -212,59 +211,54 @@ impl Look {
         let readiness = device.readiness();
         while !enough(self) && Instant::now() < deadline {
             if readiness.wait(Duration::from_millis(100))? {
-                device.take(&mut |raw| self.look(raw))?;
+                device.take(&mut |raw| self.look(&raw))?;
             }
         }
         Ok(())
     }
 
-    fn look(&mut self, raw: RawFrame<'_>) {
+    fn look(&mut self, raw: &RawFrame<'_>) {
         self.seen += 1;
-        if raw.is_flagged {
-            self.flagged += 1;
-            return;
+        match self.intake.accept(raw, &self.counters) {
+            Ok(accepted) => {
+                self.padded += u32::from(accepted.picture.padding() > 0);
+                self.times.extend(raw.exposed_at);
+                self.is_settled |= accepted.info.is_settled;
+            }
+            Err(Rejected::Broken(fault)) => _ = self.first_fault.get_or_insert(fault),
+            Err(_) => {}
         }
-        let picture = match jpeg::inspect(raw.data) {
-            Ok(picture) => picture,
-            Err(fault) => return self.faults.push(fault),
-        };
-        if Size::new(picture.width(), picture.height()) != self.size {
-            self.wrong_size += 1;
-            return;
-        }
-        self.whole += 1;
-        self.dht_missing += u32::from(picture.dht_missing());
-        self.padded += u32::from(picture.padding() > 0);
-        self.times.extend(raw.exposed_at);
-        self.is_settled |= self.settling.look(picture.len(), || jpeg::mean_luma(raw.data));
     }
 
     fn nothing_whole(&self) -> CameraError {
-        let why = match (self.seen, self.faults.first()) {
+        let why = match (self.seen, self.first_fault) {
             (0, _) => "none came at all".into(),
             (seen, Some(fault)) => format!("{seen} came, the first: {fault}"),
             (seen, None) => format!("{seen} came, damaged or of another size"),
         };
-        let message = format!("no whole picture of {} in {} s: {why}", self.size, FIRST.as_secs());
+        let message = format!("no whole picture of {} in {} s: {why}", self.intake.size(), FIRST.as_secs());
         CameraError::new(ErrorKind::Failed, message)
     }
 
     fn report(&self) -> Vec<String> {
-        let mut lines = vec![format!("pictures         {} of {} whole", self.whole, self.seen)];
+        let mut lines = vec![format!("pictures         {} of {} whole", self.whole(), self.seen)];
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         for (count, what) in [
-            (self.flagged, "flagged as damaged by the driver: a bad cable or hub? They are left out"),
-            (self.wrong_size, "of another size than the camera said; they are left out"),
-            (self.dht_missing, "without Huffman tables (DHT); framehub puts the standard ones in"),
-            (self.padded, "padded behind their end; framehub cuts that off"),
+            (
+                counted(&self.counters.flagged),
+                "flagged as damaged by the driver: a bad cable or hub? They are left out",
+            ),
+            (counted(&self.counters.wrong_size), "of another size than the camera said; they are left out"),
+            (counted(&self.counters.dht_inserted), "without Huffman tables (DHT); framehub puts the standard ones in"),
+            (self.padded.into(), "padded behind their end; framehub cuts that off"),
         ] {
             if count > 0 {
                 lines.push(format!("  {count} {what}"));
             }
         }
-        for fault in Fault::ALL {
-            let count = self.faults.iter().filter(|seen| **seen == fault).count();
-            if count > 0 {
-                lines.push(format!("  {count} broken: {fault}; they are left out"));
+        for (fault, count) in Fault::ALL.iter().zip(&self.counters.broken) {
+            if counted(count) > 0 {
+                lines.push(format!("  {} broken: {fault}; they are left out", counted(count)));
             }
         }
         lines.extend(self.pace());

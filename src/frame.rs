@@ -23,7 +23,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 /// The multipart boundary: letters only, since players disagree on everything else (contracts.md).
-pub const BOUNDARY: &str = "boundarydonotcross";
+macro_rules! boundary {
+    () => {
+        "boundarydonotcross"
+    };
+}
+
+/// The media type of a stream. The declared boundary has neither dashes nor quotes.
+pub const MULTIPART_TYPE: &str = concat!("multipart/x-mixed-replace;boundary=", boundary!());
+/// The delimiter before the first part of a stream.
+pub const FIRST_BOUNDARY: &[u8] = concat!("--", boundary!(), "\r\n").as_bytes();
+/// The delimiter after the last part of a stream. Every part ends with a delimiter already, so a close delimiter follows it.
+pub const LAST_BOUNDARY: &[u8] = concat!("\r\n--", boundary!(), "--\r\n").as_bytes();
+/// The delimiter behind each part. It is sent with the picture, so that players need not wait for the next one.
+const TRAILING_BOUNDARY: &[u8] = concat!("\r\n--", boundary!(), "\r\n").as_bytes();
 
 /// Width and height in pixels; written `640x480`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,9 +95,7 @@ pub struct Frame {
     /// Where the part begins for clients that are not told the sequence number.
     plain_part: usize,
     jpeg: Range<usize>,
-    sequence: u64,
-    captured_at: Stamp,
-    size: Size,
+    info: FrameInfo,
     pool: Arc<Pool>,
 }
 
@@ -104,19 +115,30 @@ impl Frame {
         &self.buffer
     }
 
-    /// Number of this frame among all that were published; consecutive, starting at 1.
+    /// Number of this frame among all frames for viewers: consecutive, starting at 1. A frame that was captured between
+    /// two of them (see [`Publisher`](crate::hub::Publisher)) has the number of the one before it.
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.info.sequence
     }
 
-    /// When it was exposed.
+    /// Start of exposure.
     pub fn captured_at(&self) -> Stamp {
-        self.captured_at
+        self.info.captured_at
     }
 
-    /// The size that the JPEG itself states.
+    /// Size in pixels, as the JPEG itself states it.
     pub fn size(&self) -> Size {
-        self.size
+        self.info.size
+    }
+
+    /// Number of whole pictures that its stream delivered before this one.
+    pub fn position(&self) -> u32 {
+        self.info.position
+    }
+
+    /// Whether the picture of its stream had settled by then: steady in size and brightness.
+    pub fn is_settled(&self) -> bool {
+        self.info.is_settled
     }
 
     /// Bytes of memory that this frame holds, more than its JPEG's length.
@@ -133,11 +155,11 @@ impl Drop for Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame {} of {}, {} bytes", self.sequence, self.size, self.jpeg.len())
+        write!(f, "Frame {} of {}, {} bytes", self.info.sequence, self.info.size, self.jpeg.len())
     }
 }
 
-/// What a frame is made from, apart from its bytes.
+/// Everything that is known of a frame apart from its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameInfo {
     /// See [`Frame::sequence`].
@@ -146,6 +168,10 @@ pub struct FrameInfo {
     pub captured_at: Stamp,
     /// See [`Frame::size`].
     pub size: Size,
+    /// See [`Frame::position`].
+    pub position: u32,
+    /// See [`Frame::is_settled`].
+    pub is_settled: bool,
 }
 
 /// Buffers of frames that nobody holds any more, kept for the next ones.
@@ -184,9 +210,8 @@ impl Pool {
         fill(&mut buffer);
         let jpeg = start..buffer.len();
         debug_assert_eq!(jpeg.len(), length, "Content-Length must be true");
-        let _ = write!(buffer, "\r\n--{BOUNDARY}\r\n");
-        let FrameInfo { sequence, captured_at, size } = info;
-        Arc::new(Frame { buffer, plain_part, jpeg, sequence, captured_at, size, pool: self.clone() })
+        buffer.extend_from_slice(TRAILING_BOUNDARY);
+        Arc::new(Frame { buffer, plain_part, jpeg, info, pool: self.clone() })
     }
 
     fn take(&self, capacity: usize) -> Vec<u8> {
@@ -214,7 +239,8 @@ impl Pool {
 /// A frame for tests: its number, its time and how many bytes.
 #[cfg(test)]
 pub(crate) fn test_frame(sequence: u64, at: Duration, bytes: usize) -> Arc<Frame> {
-    let info = FrameInfo { sequence, captured_at: Stamp { mono: at, real: at }, size: Size::new(16, 16) };
+    let captured_at = Stamp { mono: at, real: at };
+    let info = FrameInfo { sequence, captured_at, size: Size::new(16, 16), position: 0, is_settled: true };
     Pool::new().frame(info, bytes, |out| out.resize(out.len() + bytes, 0))
 }
 
@@ -224,7 +250,7 @@ mod tests {
 
     fn info(sequence: u64) -> FrameInfo {
         let stamp = Stamp { mono: Duration::from_millis(5), real: Duration::from_micros(1_700_000_000_000_042) };
-        FrameInfo { sequence, captured_at: stamp, size: Size::new(640, 480) }
+        FrameInfo { sequence, captured_at: stamp, size: Size::new(640, 480), position: 0, is_settled: true }
     }
 
     #[test]

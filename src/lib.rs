@@ -35,12 +35,17 @@ use std::time::{Duration, Instant};
 
 use ::log::{info, warn};
 
-use self::camera::capture::{Camera, Settings};
+use self::camera::capture::Capture;
+use self::camera::controls::{Panel, Remembered};
+use self::camera::session::Session;
+use self::camera::still::Stills;
 use self::camera::v4l2::V4l2Source;
 use self::camera::{Mode, Source};
 use self::cli::{Config, DeviceArg};
-use self::http::{App, Listeners};
-use self::hub::{Hub, Keep};
+use self::http::{App, Listeners, Parts};
+use self::hub::Hub;
+use self::hub::lockstep::LockstepGroup;
+use self::hub::ring::{RingSettings, SharedRing};
 use self::systemd::Manager;
 
 /// A capture thread that a driver holds (a STREAMON of 6 s) is left at exit after this time.
@@ -59,18 +64,21 @@ pub fn run(
     reload: BorrowedFd<'_>,
 ) -> Result<(), String> {
     let source = source(&config.device);
-    let hub = Hub::with(config.keep);
-    let settings = Settings { live: config.live, max_fps: config.max_fps, idle: config.idle, still: config.still };
-    let camera = Camera::new(source, settings, hub.clone());
-    camera.remember(config.wishes);
-    let app = App::new(hub.clone(), camera.clone(), config.http);
+    let ring = SharedRing::new(config.ring);
+    let lockstep = LockstepGroup::new(config.lockstep_timeout);
+    let hub = Hub::new(vec![ring.clone(), lockstep.clone()]);
+    let remembered = Remembered::new(config.wishes);
+    let session = Session::new(source, config.live, hub.clone(), Some(remembered.hook()));
+    let stills = Stills::new(session.clone(), config.still);
+    let panel = Panel::new(session.clone(), remembered);
+    let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep }, config.http);
     system::resources::provide(app.most_connections());
-    say_replay(&config.keep, &config.live);
+    say_replay(&config.ring, &config.live);
 
-    let runner = camera.clone();
+    let capture = Capture::new(session.clone(), config.max_fps, config.idle);
     let capture = thread::Builder::new()
         .name("capture".into())
-        .spawn(move || runner.run())
+        .spawn(move || capture.run())
         .map_err(|error| format!("cannot start the capture thread: {error}"))?;
     let (done, ended) = UnixStream::pair().map_err(|error| format!("cannot start the service thread: {error}"))?;
     let served = thread::scope(|scope| {
@@ -84,7 +92,7 @@ pub fn run(
         served
     });
 
-    camera.stop();
+    session.stop();
     hub.close();
     app.close();
     let deadline = Instant::now() + CAPTURE_FAREWELL;
@@ -100,7 +108,7 @@ pub fn run(
 }
 
 /// How long a replay can be is known only when pictures come (the hub says it then); until then, a guess.
-fn say_replay(keep: &Keep, live: &Mode) {
+fn say_replay(keep: &RingSettings, live: &Mode) {
     let Some(replay) = keep.replay else { return };
     // As webcams' pictures are: about 40, 110 and 240 kB at 480, 720 and 1080 lines.
     let picture = 8000.0 + 0.11 * live.size.area() as f64;

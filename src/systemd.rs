@@ -17,7 +17,7 @@ use std::time::Duration;
 use log::{info, warn};
 use socket2::{MsgHdr, SockRef, Socket, Type};
 
-use crate::camera::capture::Phase;
+use crate::camera::session::Phase;
 use crate::http::{App, Listeners, Passed};
 use crate::system::os::{self, Event};
 
@@ -84,7 +84,7 @@ impl Manager {
                     let _ = (&*SockRef::from(&reload)).read(&mut [0; 64]);
                     self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", os::monotonic().as_micros()));
                     info!("reloading: the camera is opened anew; options are read at a restart only");
-                    app.camera.reopen();
+                    app.session().reopen();
                     self.tell("READY=1");
                 }
                 Ok([Event::Nothing, Event::Nothing]) => {}
@@ -97,7 +97,7 @@ impl Manager {
             }
             if self.watchdog.is_some() {
                 let answers = listeners.sockets().iter().all(|socket| is_answered(socket).unwrap_or(false));
-                match (app.camera.is_alive(), answers) {
+                match (app.is_alive(), answers) {
                     (true, true) => self.tell("WATCHDOG=1"),
                     (false, _) => warn!("the capture thread hangs: the watchdog is not fed"),
                     (_, false) => warn!("our own request was not answered: the watchdog is not fed"),
@@ -159,7 +159,7 @@ fn is_answered(listener: &Socket) -> io::Result<bool> {
 
 /// How we are, in one line.
 fn status(app: &App) -> String {
-    let camera = app.camera.status();
+    let camera = app.session().status();
     let what = match camera.phase {
         Phase::Live => camera.mode.map_or("live".into(), |mode| format!("live {mode}")),
         Phase::Asleep => "the camera is asleep until somebody looks".into(),

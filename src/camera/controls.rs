@@ -3,12 +3,13 @@
 //! Values are checked here, before a driver sees them: uvcvideo clamps what is out of range and calls it a success.
 //! What was set is remembered and set again whenever the camera is opened, since an unplugged camera forgets it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use parking_lot::Mutex;
 
-use super::capture::Camera;
+use super::session::{FirstPictureHook, Session};
 use super::{CameraError, Device, ErrorKind};
 
 /// Answered within 3 s, as a snapshot is, whatever the camera does.
@@ -214,32 +215,55 @@ pub enum Refusal {
     Absent(String),
 }
 
-/// What the controls are to be, whichever camera is opened.
-#[derive(Default)]
+/// Reads and sets the controls of a session's camera.
 pub struct Panel {
-    remembered: Mutex<Vec<Remembered>>,
-    /// One who sets at a time, so that what is remembered is what was set last. Taken before the camera.
+    session: Arc<Session>,
+    remembered: Arc<Remembered>,
+    /// One request sets controls at a time, so that what is remembered is what was set last. Taken before the camera.
     turn: Mutex<()>,
 }
 
-struct Remembered {
+/// What the controls are to be, whichever camera is opened.
+#[derive(Default)]
+pub struct Remembered {
+    values: Mutex<Vec<RememberedValue>>,
+}
+
+struct RememberedValue {
     wish: Wish,
-    /// Somebody was told that the camera does not take it.
+    /// It has been logged that the camera does not take it.
     is_known_bad: bool,
 }
 
-impl Panel {
-    /// Remembers what the camera, once it is there, shall be set to.
-    fn remember(&self, wish: Wish) {
-        let mut remembered = self.remembered.lock();
-        remembered.retain(|old| old.wish.name != wish.name);
-        remembered.push(Remembered { wish, is_known_bad: false });
+impl Remembered {
+    /// Begins with these values.
+    pub fn new(wishes: Vec<Wish>) -> Arc<Self> {
+        let remembered = Self::default();
+        wishes.into_iter().for_each(|wish| remembered.remember(wish));
+        Arc::new(remembered)
     }
 
-    /// Sets an open camera to what is remembered. What it does not take is said once.
-    pub fn restore(&self, device: &mut dyn Device) {
-        let mut remembered = self.remembered.lock();
-        if remembered.is_empty() {
+    /// What a session is to call after a camera's first picture: cameras forget their controls when they are unplugged,
+    /// and some when a stream starts.
+    pub fn hook(self: &Arc<Self>) -> FirstPictureHook {
+        let remembered = self.clone();
+        Box::new(move |device| remembered.restore(device))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.lock().is_empty()
+    }
+
+    fn remember(&self, wish: Wish) {
+        let mut values = self.values.lock();
+        values.retain(|old| old.wish.name != wish.name);
+        values.push(RememberedValue { wish, is_known_bad: false });
+    }
+
+    /// Sets an open camera to what is remembered. What it does not take is logged once.
+    fn restore(&self, device: &mut dyn Device) {
+        let mut values = self.values.lock();
+        if values.is_empty() {
             return;
         }
         let listed = list(|after| device.controls().map_or(Ok(None), |controls| controls.next(after)));
@@ -250,7 +274,7 @@ impl Panel {
         };
         let mut wanted = Vec::new();
         let mut complaints = Vec::new();
-        for Remembered { wish, .. } in remembered.iter() {
+        for RememberedValue { wish, .. } in values.iter() {
             match wish.among(&controls).and_then(|control| Ok((control, control.parse(&wish.value)?))) {
                 Ok((control, value)) if control.value != Some(value) => wanted.push((control.clone(), value)),
                 Ok(_) => {}
@@ -262,7 +286,7 @@ impl Panel {
             None => Ok(()),
         });
         complaints.extend(failed.into_iter().map(|(control, error)| (control.name(), error.message)));
-        for Remembered { wish, is_known_bad } in remembered.iter_mut() {
+        for RememberedValue { wish, is_known_bad } in values.iter_mut() {
             let complaint = complaints.iter().find(|(name, _)| *name == wish.name);
             if let (Some((_, why)), false) = (complaint, *is_known_bad) {
                 warn!("control not set name={} value=\"{}\" reason=\"{why}\"", wish.name, wish.value);
@@ -272,22 +296,31 @@ impl Panel {
     }
 }
 
-impl Camera {
-    /// What the controls are to be whenever the camera is opened.
-    pub fn remember(&self, wishes: Vec<Wish>) {
-        wishes.into_iter().for_each(|wish| self.panel.remember(wish));
+impl Panel {
+    /// Creates what reads and sets the controls of this session's camera.
+    pub fn new(session: Arc<Session>, remembered: Arc<Remembered>) -> Arc<Self> {
+        Arc::new(Self { session, remembered, turn: Mutex::default() })
     }
 
-    /// All controls with their values. Opens the camera if nobody is looking.
+    /// All controls with their values. Opens the camera if nobody wants pictures.
+    ///
+    /// # Errors
+    /// When the camera cannot be had, or does not describe its controls.
     pub fn controls(&self) -> Result<Vec<Control>, Refusal> {
         self.controls_by(Instant::now() + DEADLINE)
     }
 
     fn controls_by(&self, deadline: Instant) -> Result<Vec<Control>, Refusal> {
         // Kept open from the first control to the last.
-        let _watch = self.hub.watch();
+        let _watch = self.session.hub().watch();
+        if !self.remembered.is_empty() {
+            // Remembered values are set with the first picture: before that a camera shows others. One that sends no
+            // picture is asked all the same.
+            let _ = self.session.hub().newer_than(0, deadline.min(Instant::now() + DEADLINE / 2));
+        }
         let next = |after| {
-            self.with_device(deadline, |device| device.controls().map_or(Ok(None), |controls| controls.next(after)))
+            let next = |device: &mut dyn Device| device.controls().map_or(Ok(None), |controls| controls.next(after));
+            self.session.with_device(deadline, next)
         };
         list(next).map_err(|error| match error.kind {
             ErrorKind::Absent => Refusal::Absent(error.message),
@@ -295,12 +328,15 @@ impl Camera {
         })
     }
 
-    /// Sets controls, all to their defaults first if `resets`, and answers with all of them. Nothing is set if one
-    /// of the wishes can never come true.
-    pub fn set_controls(&self, wishes: &[Wish], resets: bool) -> Result<Vec<Control>, Refusal> {
+    /// Sets controls, all to their defaults first if `resets`, and returns all of them. Nothing is set if one of the
+    /// wishes can never come true.
+    ///
+    /// # Errors
+    /// When there is no such control or value, or the camera refused, or cannot be had.
+    pub fn set(&self, wishes: &[Wish], resets: bool) -> Result<Vec<Control>, Refusal> {
         let deadline = Instant::now() + DEADLINE;
-        let _watch = self.hub.watch();
-        let Some(_turn) = self.panel.turn.try_lock_until(deadline) else {
+        let _watch = self.session.hub().watch();
+        let Some(_turn) = self.turn.try_lock_until(deadline) else {
             return Err(Refusal::Unwilling("others are still setting the controls".into()));
         };
         let controls = self.controls_by(deadline)?;
@@ -328,9 +364,9 @@ impl Camera {
         }
     }
 
-    /// What is inactive now may refuse; only an error of those that are not is one.
+    /// A control that is inactive now may refuse; only an error of the others is one.
     fn reset(&self, controls: &[Control], deadline: Instant) -> Result<(), Refusal> {
-        self.panel.remembered.lock().clear();
+        self.remembered.values.lock().clear();
         let is_off = |control: &&Control| {
             control.keeps_values() && control.takes(control.default) && control.value != Some(control.default)
         };
@@ -344,11 +380,11 @@ impl Camera {
     }
 
     fn set_one(&self, control: &Control, value: i64, deadline: Instant, is_kept: bool) -> Result<(), CameraError> {
-        self.with_device(deadline, |device| {
+        self.session.with_device(deadline, |device| {
             device.controls().map_or(Ok(()), |controls| controls.set(control, value))?;
-            // Under the camera's mutex: whoever opens it next finds this remembered.
+            // Under the camera mutex: whoever opens the camera next finds this remembered.
             if is_kept && control.keeps_values() {
-                self.panel.remember(Wish::new(control.name(), value.to_string()));
+                self.remembered.remember(Wish::new(control.name(), value.to_string()));
             }
             Ok(())
         })
@@ -534,7 +570,7 @@ mod tests {
 
     #[test]
     fn every_opened_camera_is_set_to_what_is_remembered() {
-        let panel = Panel::default();
+        let panel = Remembered::default();
         for (name, value) in [("gain", "80"), ("brightness", "1"), ("focus_absolute", "3"), ("color_effects", "sepia")]
         {
             panel.remember(Wish::new(name, value));
@@ -550,7 +586,7 @@ mod tests {
             }
         }
         let bad: Vec<_> =
-            panel.remembered.lock().iter().filter(|wish| wish.is_known_bad).map(|r| r.wish.name.clone()).collect();
+            panel.values.lock().iter().filter(|wish| wish.is_known_bad).map(|r| r.wish.name.clone()).collect();
         assert_eq!(bad, ["focus_absolute", "color_effects"]);
     }
 }

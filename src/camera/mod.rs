@@ -7,9 +7,11 @@
 pub mod capture;
 pub mod controls;
 pub mod histogram;
+pub mod intake;
 pub mod rhythm;
 #[cfg(test)]
 mod scripted;
+pub mod session;
 pub mod settle;
 pub mod still;
 pub mod synthetic;

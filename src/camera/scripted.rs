@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::capture::{Camera, Phase, Settings};
+use super::capture::Capture;
+use super::intake::Counters;
+use super::session::{Phase, Session};
 use super::settle::Rule;
-use super::still::StillSettings;
+use super::still::{StillSettings, Stills, settled_frame};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Frame, Size};
 use crate::hub::{Hub, Wait};
@@ -170,7 +172,8 @@ fn jpeg(size: Size, luma: u8) -> Vec<u8> {
 
 /// The real capture thread on a scripted camera, with one viewer.
 struct Stage {
-    camera: Arc<Camera>,
+    session: Arc<Session>,
+    stills: Arc<Stills>,
     hub: Arc<Hub>,
     calls: Arc<Calls>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -186,17 +189,22 @@ impl Stage {
             deadline: Duration::from_secs(1),
             min_interval: Duration::ZERO,
         };
-        let settings = Settings { live: Mode { size: LIVE, fps: Some(30.0) }, max_fps: None, idle: None, still };
-        let hub = Hub::new();
+        let hub = Hub::new(vec![]);
         let source = Scripted { script: Arc::new(script), calls: calls.clone() };
-        let camera = Camera::new(Box::new(source), settings, hub.clone());
-        let runner = camera.clone();
+        let live = Mode { size: LIVE, fps: Some(30.0) };
+        let session = Session::new(Box::new(source), live, hub.clone(), None);
+        let stills = Stills::new(session.clone(), still);
+        let capture = Capture::new(session.clone(), None, None);
         let watch = hub.watch();
         let thread = std::thread::spawn(move || {
             let _watch = watch;
-            runner.run();
+            capture.run();
         });
-        Self { camera, hub, calls, thread: Some(thread) }
+        Self { session, stills, hub, calls, thread: Some(thread) }
+    }
+
+    fn counters(&self) -> &Counters {
+        self.session.counters()
     }
 
     /// A live picture newer than all there were, within 8 s.
@@ -204,12 +212,12 @@ impl Stage {
         let after = self.hub.newest().map_or(0, |frame| frame.sequence());
         match self.hub.newer_than(after, Instant::now() + Duration::from_secs(8)) {
             Wait::Frame(frame) => frame,
-            end => panic!("{end:?}: {}", self.camera.reason()),
+            end => panic!("{end:?}: {}", self.session.reason()),
         }
     }
 
     fn still(&self) -> Result<super::still::Still, CameraError> {
-        self.camera.still(Duration::ZERO, None)
+        self.stills.take(Duration::ZERO, None)
     }
 
     fn opens(&self) -> u32 {
@@ -219,7 +227,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.camera.stop();
+        self.session.stop();
         self.hub.close();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the capture thread never panics");
@@ -244,7 +252,7 @@ fn fault_1_a_camera_that_cannot_be_opened_is_tried_again() {
     let stage = Stage::new(Script { open: |n| if n < 2 { Err(gone()) } else { Ok(()) }, ..GOOD });
     assert_eq!(stage.live().size(), LIVE);
     assert_eq!(stage.opens(), 3);
-    assert_eq!(stage.camera.failures(), 2);
+    assert_eq!(stage.session.failures(), 2);
 }
 
 #[test]
@@ -255,20 +263,20 @@ fn fault_2_unplugged_while_streaming_closes_at_once_and_comes_back() {
     };
     let stage = Stage::new(Script { shot, ..GOOD });
     stage.live();
-    while stage.camera.failures() == 0 {
+    while stage.session.failures() == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(stage.calls.closes.load(Ordering::SeqCst), 1, "closed before the next attempt");
-    assert!(stage.camera.reason().contains("gone"), "{}", stage.camera.reason());
+    assert!(stage.session.reason().contains("gone"), "{}", stage.session.reason());
     stage.live();
-    assert_eq!((stage.opens(), stage.camera.status().phase), (2, Phase::Live));
+    assert_eq!((stage.opens(), stage.session.status().phase), (2, Phase::Live));
 }
 
 #[test]
 fn fault_3_a_stall_restarts_the_stream_without_closing() {
     let shot = |turn: Turn| if turn.stream == 0 && turn.index >= 5 { Shot::Silence } else { (GOOD.shot)(turn) };
     let stage = Stage::new(Script { shot, ..GOOD });
-    while stage.camera.counters().restarts.load(Ordering::SeqCst) == 0 {
+    while stage.counters().restarts.load(Ordering::SeqCst) == 0 {
         stage.live();
     }
     stage.live();
@@ -299,7 +307,7 @@ fn faults_6_to_8_broken_pictures_are_counted_never_shown() {
     let stage = Stage::new(Script { shot, ..GOOD });
     let frame = stage.live();
     assert_eq!(frame.jpeg(), jpeg(LIVE, 120), "padding cut off, nothing broken before it");
-    let counters = stage.camera.counters();
+    let counters = stage.counters();
     let broken: u64 = counters.broken.iter().map(|count| count.load(Ordering::SeqCst)).sum();
     assert_eq!((counters.flagged.load(Ordering::SeqCst), broken), (1, 4));
 }
@@ -317,7 +325,7 @@ fn fault_9_pictures_left_over_from_before_a_switch_are_not_taken() {
     for _ in 0..10 {
         assert_eq!(stage.live().size(), LIVE);
     }
-    assert_eq!(stage.camera.counters().wrong_size.load(Ordering::SeqCst), 6);
+    assert_eq!(stage.counters().wrong_size.load(Ordering::SeqCst), 6);
 }
 
 #[test]
@@ -325,7 +333,7 @@ fn fault_10_a_coerced_size_is_taken_as_it_is() {
     let start = |_, mode: Mode| Ok(Mode { size: if mode.size == LIVE { Size::new(80, 64) } else { STILL }, ..mode });
     let stage = Stage::new(Script { start, ..GOOD });
     assert_eq!(stage.live().size(), Size::new(80, 64));
-    assert_eq!(stage.camera.status().mode.map(|mode| mode.size), Some(Size::new(80, 64)));
+    assert_eq!(stage.session.status().mode.map(|mode| mode.size), Some(Size::new(80, 64)));
 }
 
 #[test]
@@ -351,7 +359,7 @@ fn faults_11_to_13_a_still_that_fails_half_way_gives_the_stream_back() {
         let still = stage.still();
         assert_eq!(still.is_ok(), succeeds, "{still:?}");
         assert_eq!(stage.live().size(), LIVE);
-        assert!(!stage.camera.is_switching());
+        assert!(!stage.session.is_switching());
     }
 }
 
@@ -421,7 +429,7 @@ fn pictures_that_the_driver_hands_out_late_are_not_shown() {
         assert!(luma >= last, "{luma} after {last}");
         last = luma;
     }
-    assert!(stage.camera.counters().lost_by_driver.load(Ordering::SeqCst) >= 4);
+    assert!(stage.counters().lost_by_driver.load(Ordering::SeqCst) >= 4);
 }
 
 #[test]
@@ -435,7 +443,7 @@ fn twenty_stills_at_once_make_one_or_two_switches() {
             assert!(still.unwrap().frame.captured_at().mono > asked);
         }
     });
-    let stills = stage.camera.stills();
+    let stills = &stage.stills;
     let switches = stills.switches.load(Ordering::SeqCst);
     assert!((1..=2).contains(&switches), "{switches}");
     assert_eq!(stills.answered.load(Ordering::SeqCst), 20);
@@ -451,7 +459,7 @@ fn a_still_settles_by_measurement_or_says_that_it_did_not() {
     stage.live();
     let still = stage.still().unwrap();
     assert!(still.is_settled && still.frame.jpeg() == jpeg(STILL, 120));
-    let first = stage.camera.still(Duration::ZERO, Some(Rule::Drop(0))).unwrap();
+    let first = stage.stills.take(Duration::ZERO, Some(Rule::Drop(0))).unwrap();
     assert!(first.is_settled && first.frame.jpeg() == jpeg(STILL, 4), "settle=0 takes the first whole one");
     drop(stage);
 
@@ -467,7 +475,8 @@ fn a_cold_snapshot_waits_for_light_and_the_live_stream_does_not() {
     let stage = Stage::new(Script { shot: warming, ..GOOD });
     let asked = os::monotonic();
     let deadline = Instant::now() + Duration::from_secs(3);
-    let (frame, is_settled) = stage.camera.settled_frame(asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
+    let (frame, is_settled) =
+        settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
     assert!(is_settled && frame.jpeg() == jpeg(LIVE, 120));
     assert!(frame.sequence() > 12, "the dark ones were published");
 }

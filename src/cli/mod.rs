@@ -20,8 +20,8 @@ use crate::frame::Size;
 use crate::http::access::Access;
 use crate::http::access::credentials::Credentials;
 use crate::http::{self, Admission, ControlAccess, Listen, Proxy, Sites, parse_origin};
-use crate::hub::Keep;
 use crate::hub::pace::{parse_rate, parse_time};
+use crate::hub::ring::RingSettings;
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
 /// re-encoding, each at its own pace.
@@ -88,8 +88,13 @@ struct Args {
     max_fps: Option<f64>,
     /// what viewers get who do not say (?mode=): the newest frame whenever they are ready, all frames in order, or
     /// the same frames in lockstep (default newest)
-    #[argh(option, default = "http::Mode::Newest", from_str_fn(parse_delivery), arg_name = "newest|all|lockstep")]
-    mode: http::Mode,
+    #[argh(
+        option,
+        default = "http::DeliveryMode::Newest",
+        from_str_fn(parse_delivery),
+        arg_name = "newest|all|lockstep"
+    )]
+    mode: http::DeliveryMode,
     /// the most memory for frames kept for ?mode=all and --replay (default 64MiB)
     #[argh(option, default = "64 << 20", from_str_fn(parse_memory), arg_name = "size")]
     all_frames_memory: usize,
@@ -163,8 +168,10 @@ pub struct Config {
     pub http: http::Settings,
     /// Most frames per second for everybody; `None` does not limit them.
     pub max_fps: Option<f64>,
-    /// What the hub keeps.
-    pub keep: Keep,
+    /// Frames kept for `mode=all` and clips.
+    pub ring: RingSettings,
+    /// How long one lock-step viewer may keep the others waiting.
+    pub lockstep_timeout: Duration,
     /// How much to say.
     pub log_level: LevelFilter,
     /// What to do.
@@ -273,11 +280,11 @@ impl Config {
                 server_header: args.server_header,
                 access: Access { credentials, sites, proxies: args.trusted_proxy },
             },
-            keep: Keep {
+            ring: RingSettings {
                 memory: args.all_frames_memory,
                 replay: args.replay.filter(|replay| !replay.is_zero()),
-                patience: args.lockstep_patience,
             },
+            lockstep_timeout: args.lockstep_patience,
             log_level: args.log_level,
             task: match (args.list, args.check) {
                 (true, _) => Task::List,
@@ -350,7 +357,7 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
     text.parse()
 }
 
-fn parse_delivery(text: &str) -> Result<http::Mode, String> {
+fn parse_delivery(text: &str) -> Result<http::DeliveryMode, String> {
     text.parse()
 }
 
@@ -429,8 +436,9 @@ mod tests {
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
         let Admission { max_clients, max_per_address, mode } = config.http.admission;
-        assert_eq!((max_clients, max_per_address, mode), (64, None, http::Mode::Newest));
-        let Keep { memory, replay, patience } = config.keep;
+        assert_eq!((max_clients, max_per_address, mode), (64, None, http::DeliveryMode::Newest));
+        let RingSettings { memory, replay } = config.ring;
+        let patience = config.lockstep_timeout;
         assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
         assert_eq!((config.http.controls, config.http.server_header), (ControlAccess::Write, None));
     }

@@ -4,6 +4,7 @@
 //! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
 
 pub(crate) mod access;
+mod delivery;
 mod endpoints;
 mod exchange;
 mod response;
@@ -25,12 +26,11 @@ pub use self::access::credentials::{Credentials, Right};
 pub use self::access::forwarded::Proxy;
 pub use self::access::origins::{Sites, parse_origin};
 use self::access::{Gate, Refusal};
+use self::delivery::Delivery;
+pub use self::delivery::DeliveryMode;
 use self::endpoints::clip::ClipMemory;
 pub use self::endpoints::controls::ControlAccess;
-use self::endpoints::figures::Sources;
-pub use self::endpoints::stream::Mode;
-use self::endpoints::stream::Streams;
-use self::endpoints::{clip, controls, metrics, octolapse, page, snapshot, state, still, stream};
+use self::endpoints::{clip, controls, figures, metrics, octolapse, page, picture, state, stream};
 use self::exchange::Exchange;
 use self::response::Response;
 use self::route::{Effect, Query, Route};
@@ -38,8 +38,11 @@ use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
 use self::server::limits::{Full, Limits, Permit};
 pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
-use crate::camera::capture::{Camera, Phase};
-use crate::hub::Hub;
+use crate::camera::controls::Panel;
+use crate::camera::session::{Phase, Session};
+use crate::camera::still::Stills;
+use crate::hub::lockstep::LockstepGroup;
+use crate::hub::ring::SharedRing;
 
 /// Streams end with a boundary and short answers are finished, if their clients read within this time.
 const GRACE: Duration = Duration::from_millis(400);
@@ -48,15 +51,26 @@ const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What every connection's thread shares.
 pub struct App {
-    /// Where the pictures come from.
-    pub hub: Arc<Hub>,
-    /// Whom to ask why there are none.
-    pub camera: Arc<Camera>,
+    parts: Parts,
     places: Arc<Limits>,
     clips: ClipMemory,
     settings: Settings,
     gate: Gate,
     started_at: Instant,
+}
+
+/// What requests are served from.
+pub struct Parts {
+    /// The camera and its hub.
+    pub session: Arc<Session>,
+    /// Full-resolution pictures.
+    pub stills: Arc<Stills>,
+    /// The camera's controls.
+    pub panel: Arc<Panel>,
+    /// All frames in order, and the replay.
+    pub ring: Arc<SharedRing>,
+    /// The viewers in lock-step.
+    pub lockstep: Arc<LockstepGroup>,
 }
 
 /// How clients are to be answered.
@@ -79,16 +93,26 @@ pub struct Admission {
     /// Most of them from one address; `None` does not count them by address.
     pub max_per_address: Option<usize>,
     /// The mode of those who name none.
-    pub mode: Mode,
+    pub mode: DeliveryMode,
 }
 
 impl App {
-    /// An HTTP side for this hub and camera.
-    pub fn new(hub: Arc<Hub>, camera: Arc<Camera>, mut settings: Settings) -> Arc<Self> {
+    /// An HTTP side for these parts.
+    pub fn new(parts: Parts, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
         let places = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
-        let clips = ClipMemory::new(hub.ring_holds().2);
-        Arc::new(Self { hub, camera, places, clips, settings, gate, started_at: Instant::now() })
+        let clips = ClipMemory::new(parts.ring.limit());
+        Arc::new(Self { parts, places, clips, settings, gate, started_at: Instant::now() })
+    }
+
+    /// The camera's session.
+    pub fn session(&self) -> &Session {
+        &self.parts.session
+    }
+
+    /// Whether the capture thread goes round its loop.
+    pub fn is_alive(&self) -> bool {
+        self.parts.session.is_alive(self.parts.stills.settings().deadline)
     }
 
     /// How many viewers there are now.
@@ -194,13 +218,20 @@ impl App {
         if let Some(refusal) = self.refuse(route, effect) {
             return exchange.respond(refusal);
         }
-        let streams = Streams { hub: &self.hub, camera: &self.camera, mode: self.settings.admission.mode };
         let done = match route {
-            Route::Stream => stream::respond(&exchange, &streams),
-            Route::Clip => clip::respond(&exchange, &self.hub, &self.clips),
+            Route::Stream => self.stream(&exchange),
+            Route::Clip => clip::respond(&exchange, &self.parts.ring, self.parts.session.hub(), &self.clips),
             _ => return self.respond_short(route, &exchange, body, is_stranger),
         };
         done.is_err_and(|response| exchange.respond(response))
+    }
+
+    fn stream(&self, exchange: &Exchange<'_>) -> Result<(), Response> {
+        let Parts { session, ring, lockstep, .. } = &self.parts;
+        let delivery = Delivery::from_query(&exchange.query, self.settings.admission.mode);
+        let delivery = delivery.map_err(|why| Response::text(400, why))?;
+        let sources = delivery::Sources { hub: session.hub(), ring, lockstep };
+        stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
     }
 
     fn exchange<'a>(&'a self, connection: &'a Connection, head: &'a Head) -> Exchange<'a> {
@@ -220,17 +251,18 @@ impl App {
             return exchange.respond(Response::unavailable(Full::Server.reason()));
         };
         let query = &exchange.query;
+        let Parts { session, stills, panel, ring, .. } = &self.parts;
         let response = match route {
             Route::Stream | Route::Clip => return false, // They make viewers.
-            Route::ClipIndex => Ok(clip::index(&self.hub, query)),
-            Route::Snapshot => snapshot::respond(&self.hub, &self.camera, query),
-            Route::Still => still::respond(&self.camera, query),
-            Route::Warm => still::warm(&self.hub, query),
+            Route::ClipIndex => Ok(clip::index(ring, query)),
+            Route::Snapshot => picture::snapshot(session, query),
+            Route::Still => picture::still(stills, query),
+            Route::Warm => picture::warm(session.hub(), query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
-            Route::Controls => Ok(controls::respond(&self.camera, &exchange.head.method, query, body)),
-            Route::InputJson => Ok(octolapse::input(&self.camera)),
-            Route::ProgramJson => Ok(octolapse::program(&self.camera)),
-            Route::Command => Ok(octolapse::command(&self.camera, query)),
+            Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),
+            Route::InputJson => Ok(octolapse::input(panel, session)),
+            Route::ProgramJson => Ok(octolapse::program(session)),
+            Route::Command => Ok(octolapse::command(panel, query)),
             Route::State => Ok(state::respond(&self.figures())),
             Route::Metrics => Ok(metrics::respond(&self.figures())),
             Route::Health => Ok(self.health(is_stranger)),
@@ -238,10 +270,11 @@ impl App {
         exchange.respond(response.unwrap_or_else(|refusal| refusal))
     }
 
-    fn figures(&self) -> Sources<'_> {
-        Sources {
-            hub: &self.hub,
-            camera: &self.camera,
+    fn figures(&self) -> figures::Sources<'_> {
+        figures::Sources {
+            session: &self.parts.session,
+            stills: &self.parts.stills,
+            ring: &self.parts.ring,
             limits: &self.places,
             controls: self.settings.controls,
             started_at: self.started_at,
@@ -264,10 +297,10 @@ impl App {
 
     /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.
     fn health(&self, is_stranger: bool) -> Response {
-        match self.camera.trouble() {
+        match self.parts.session.health_problem() {
             Some(_) if is_stranger => Response::unavailable("no pictures now; who may look is told why"),
             Some(why) => Response::unavailable(why),
-            None if self.camera.status().phase == Phase::Asleep => {
+            None if self.parts.session.status().phase == Phase::Asleep => {
                 Response::text(200, "ok: the camera is asleep until somebody looks")
             }
             None => Response::text(200, "ok"),

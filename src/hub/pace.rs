@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How much too early a frame may be and still be on time.
-const TREMBLE: Duration = Duration::from_millis(8);
+/// How early a frame may come and still count as on time.
+const JITTER_TOLERANCE: Duration = Duration::from_millis(8);
 
 /// Reads frames per second.
 ///
@@ -43,8 +43,8 @@ impl Pace {
     /// Whether the frame captured `at` (CLOCK_MONOTONIC) is one of them.
     pub fn takes(&mut self, at: Duration) -> bool {
         let due = self.due.unwrap_or(at);
-        // Cameras tremble: a little too early is on time.
-        if at + TREMBLE.min(self.period / 4) < due {
+        // Cameras have jitter: a frame that comes a little early is on time.
+        if at + JITTER_TOLERANCE.min(self.period / 4) < due {
             return false;
         }
         // After a pause the grid begins anew, else the frames that were missed would be made up for in a burst.
@@ -58,13 +58,13 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Which of the frames of a camera at `source` per second are taken, for a minute. `tremble` is added to or
-    /// taken off each frame's time in turn.
-    fn taken(source: f64, fps: f64, tremble: Duration) -> Vec<usize> {
+    /// Which of the frames of a camera at `source` per second are taken, for a minute. `jitter` is added to or
+    /// subtracted from each frame's time in turn.
+    fn taken(source: f64, fps: f64, jitter: Duration) -> Vec<usize> {
         let mut pace = Pace::new(fps);
         let at = |number: usize| {
             let even = Duration::from_secs_f64(10.0 + number as f64 / source);
-            if number.is_multiple_of(2) { even + tremble } else { even - tremble }
+            if number.is_multiple_of(2) { even + jitter } else { even - jitter }
         };
         (0..(60.0 * source) as usize).filter(|number| pace.takes(at(*number))).collect()
     }
@@ -74,15 +74,15 @@ mod tests {
         for source in [30.0_f64, 29.97, 15.0, 60.0] {
             for fps in [0.5, 1.0, 7.0, 10.0, 12.5, 15.0, 20.0, 24.0, 29.0, 30.0, 60.0, 1000.0] {
                 let expected = source.min(fps) * 60.0;
-                for tremble in [0, 3] {
-                    let taken = taken(source, fps, Duration::from_millis(tremble));
-                    let name = format!("{fps} of {source} a second, {tremble} ms");
-                    // At the limit itself a trembling source may lose the frames that come too early.
+                for jitter in [0, 3] {
+                    let taken = taken(source, fps, Duration::from_millis(jitter));
+                    let name = format!("{fps} of {source} a second, {jitter} ms");
+                    // At the limit itself a source with jitter may lose the frames that come too early.
                     let is_exact = (taken.len() as f64 - expected).abs() <= 2.0;
                     assert!(is_exact, "{name}: {} of {expected}", taken.len());
                     let gaps = || taken.windows(2).map(|pair| pair[1] - pair[0]);
                     let (least, most) = (gaps().min().unwrap(), gaps().max().unwrap());
-                    let uneven = if tremble == 0 { 1 } else { 2 };
+                    let uneven = if jitter == 0 { 1 } else { 2 };
                     assert!(most - least <= uneven, "{name}: gaps of {least} to {most} frames");
                 }
             }

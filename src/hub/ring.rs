@@ -1,72 +1,79 @@
-//! The shared ring: the latest frames, each once however many clients read it, bounded in bytes.
+//! All frames in order, and the replay: the latest frames, each kept once however many clients read it, within a limit
+//! in bytes.
 //!
-//! It is filled only while somebody reads it (`mode=all`) or a replay is kept. Pure: it is told everything and
-//! waits for nothing; the [`crate::hub`] has it behind a lock and lets go of frames outside that lock.
+//! [`Ring`] is pure: it is told everything and waits for nothing. [`SharedRing`] is the [`FrameSink`] that fills it, but
+//! only while somebody reads it or a replay is kept.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use log::{info, warn};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Feed, FeedEnd, FrameSink, Hub, Wait};
 use crate::frame::Frame;
+use crate::system::os;
 
-/// See the module's documentation.
-pub struct Ring {
+/// The latest frames within a limit in bytes.
+struct Ring {
     /// In order of their sequence numbers.
     frames: VecDeque<Arc<Frame>>,
     /// Memory of those frames.
     bytes: usize,
     limit: usize,
-    /// Kept even when nobody reads.
+    /// Frames of the last so many seconds are kept even when nobody reads.
     replay: Option<Duration>,
     readers: usize,
-    /// The last frame that was published, kept or not.
+    /// The last frame that was published while the ring was being filled, or before.
     newest: u64,
-    /// The last frame that is not here any more.
+    /// The last frame that is not in the ring any more.
     lost: u64,
 }
 
-/// Where a reader begins.
+/// The frame at which a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the next frame.
+    /// The next frame.
     Next,
-    /// With this one, or the oldest there is if it is gone.
+    /// The frame of this number, or the oldest one if that is gone.
     At(u64),
-    /// With the first captured since then (CLOCK_MONOTONIC), as far as the ring reaches.
+    /// The first frame captured since then (CLOCK_MONOTONIC), as far as the ring reaches.
     Since(Duration),
 }
 
-/// The frame after a reader's is gone: it was too slow.
+/// A reader's next frame is gone: the reader was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FellBehind {
-    /// The last frame that it got.
-    pub last: u64,
-    /// The oldest that it could have now.
-    pub oldest: u64,
+struct FellBehind {
+    /// The last frame that the reader got.
+    last: u64,
+    /// The oldest frame in the ring now.
+    oldest: u64,
 }
 
 impl Ring {
-    /// An empty ring of at most `limit` bytes, and always one frame.
-    pub fn new(limit: usize, replay: Option<Duration>) -> Self {
+    /// Creates an empty ring of at most `limit` bytes, or one frame if that is larger.
+    fn new(limit: usize, replay: Option<Duration>) -> Self {
         Self { frames: VecDeque::new(), bytes: 0, limit, replay, readers: 0, newest: 0, lost: 0 }
     }
 
-    /// The newest frame there is; kept if somebody wants it. Follow up with [`Ring::pop_surplus`].
-    pub fn push(&mut self, frame: &Arc<Frame>) {
-        self.newest = frame.sequence();
-        if !self.is_filled() {
-            self.lost = self.newest;
+    /// Keeps the newest frame. Follow up with [`Ring::pop_surplus`].
+    fn push(&mut self, frame: &Arc<Frame>) {
+        // A reader that joined between a frame's publication and this call begins behind it.
+        if !self.is_filled() || frame.sequence() <= self.newest {
             return;
         }
+        self.newest = frame.sequence();
         self.bytes += frame.memory();
         self.frames.push_back(frame.clone());
     }
 
-    /// A frame that there is no room for any more, if any: memory wins over seconds.
-    pub fn pop_surplus(&mut self) -> Option<Arc<Frame>> {
+    /// Takes a frame out for which there is no room any more: the limit in bytes goes before the replay's seconds.
+    fn pop_surplus(&mut self) -> Option<Arc<Frame>> {
         let (oldest, newest) = (self.frames.front()?, self.frames.back()?);
         let span = newest.captured_at().mono.saturating_sub(oldest.captured_at().mono);
-        // Readers are to have all the room there is; a replay alone has its seconds.
+        // Readers may use the whole limit; a replay alone keeps its seconds.
         let is_too_old = self.readers == 0 && self.replay.is_none_or(|replay| span > replay);
         if self.frames.len() == 1 || self.bytes <= self.limit && !is_too_old {
             return None;
@@ -77,11 +84,15 @@ impl Ring {
         Some(frame)
     }
 
-    /// One more reader. Answers with the number of the frame before its first.
+    /// Adds a reader. `newest` is the number of the newest frame published. Returns the number of the frame before the
+    /// reader's first.
     ///
     /// # Errors
-    /// The newest frame's number, if it wants to start with one that is not even the next.
-    pub fn join(&mut self, start: Start) -> Result<u64, u64> {
+    /// The newest frame's number, if the reader wants to start behind the next frame.
+    fn join(&mut self, start: Start, newest: u64) -> Result<u64, u64> {
+        if !self.is_filled() {
+            (self.newest, self.lost) = (newest, newest);
+        }
         let after = match start {
             Start::Next => self.newest,
             Start::At(sequence) if sequence > self.newest + 1 => return Err(self.newest),
@@ -92,22 +103,18 @@ impl Ring {
         Ok(after)
     }
 
-    /// One reader less. Hands back the frames that nobody wants any more, to be let go of outside the lock.
-    pub fn leave(&mut self) -> VecDeque<Arc<Frame>> {
+    /// Removes a reader. Returns the frames that nobody wants any more, to be dropped outside the lock.
+    fn leave(&mut self) -> VecDeque<Arc<Frame>> {
         self.readers -= 1;
         if self.is_filled() {
             return VecDeque::new();
         }
         self.bytes = 0;
-        self.lost = self.newest;
         std::mem::take(&mut self.frames)
     }
 
-    /// The first frame after this number; `None` while it is the newest.
-    ///
-    /// # Errors
-    /// If there was one in between that is gone.
-    pub fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, FellBehind> {
+    /// The first frame after this number; `None` while that is the newest.
+    fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, FellBehind> {
         if last < self.lost {
             return Err(FellBehind { last, oldest: self.lost + 1 });
         }
@@ -116,31 +123,16 @@ impl Ring {
     }
 
     /// The frames captured since then (CLOCK_MONOTONIC), if frames are kept at all.
-    pub fn since(&self, since: Duration) -> Option<Vec<Arc<Frame>>> {
+    fn since(&self, since: Duration) -> Option<Vec<Arc<Frame>>> {
         let at = self.frames.partition_point(|frame| frame.captured_at().mono < since);
         self.is_filled().then(|| self.frames.range(at..).cloned().collect())
     }
 
-    /// How many seconds of such frames there is room for; `None` before there is a second of them.
-    pub fn seconds_that_fit(&self) -> Option<f64> {
+    /// How many seconds of such frames the limit holds; `None` before there is a second of them.
+    fn seconds_that_fit(&self) -> Option<f64> {
         let (oldest, newest) = (self.frames.front()?, self.frames.back()?);
         let span = newest.captured_at().mono.saturating_sub(oldest.captured_at().mono).as_secs_f64();
         (span >= 1.0).then(|| span * self.limit as f64 / self.bytes as f64)
-    }
-
-    /// The replay's time, as asked for.
-    pub fn replay(&self) -> Option<Duration> {
-        self.replay
-    }
-
-    /// Bytes that it may hold.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// Frames and bytes that it holds.
-    pub fn holds(&self) -> (usize, usize) {
-        (self.frames.len(), self.bytes)
     }
 
     fn is_filled(&self) -> bool {
@@ -149,6 +141,165 @@ impl Ring {
 
     fn first_since(&self, since: Duration) -> Option<&Arc<Frame>> {
         self.frames.get(self.frames.partition_point(|frame| frame.captured_at().mono < since))
+    }
+}
+
+/// What the ring keeps, as configured.
+#[derive(Debug, Clone, Copy)]
+pub struct RingSettings {
+    /// Limit in bytes of the frames kept.
+    pub memory: usize,
+    /// Seconds of frames that are kept even when nobody reads them.
+    pub replay: Option<Duration>,
+}
+
+/// The ring that the capture thread fills and that clients read.
+pub struct SharedRing {
+    ring: Mutex<Ring>,
+    grown: Condvar,
+    limit: usize,
+    replay: Option<Duration>,
+    /// Whether frames are kept at all, to be asked without the lock.
+    is_filled: AtomicBool,
+    /// Whether it is still to be logged how many seconds the replay can hold.
+    owes_replay_line: AtomicBool,
+    is_closed: AtomicBool,
+}
+
+impl SharedRing {
+    /// Creates an empty ring.
+    pub fn new(settings: RingSettings) -> Arc<Self> {
+        let RingSettings { memory: limit, replay } = settings;
+        Arc::new(Self {
+            ring: Mutex::new(Ring::new(limit, replay)),
+            grown: Condvar::new(),
+            limit,
+            replay,
+            is_filled: AtomicBool::new(replay.is_some()),
+            owes_replay_line: AtomicBool::new(replay.is_some()),
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Reads every frame, in order, from `start` on.
+    ///
+    /// # Errors
+    /// The newest frame's number, if `start` lies ahead of the next frame.
+    pub fn read_all(self: &Arc<Self>, hub: &Hub, start: Start) -> Result<AllFrames, u64> {
+        let mut ring = self.ring.lock();
+        // Before the hub is asked for its newest frame: a frame that is published after that finds the ring filled.
+        self.is_filled.store(true, Ordering::SeqCst);
+        let joined = ring.join(start, hub.newest_sequence());
+        self.is_filled.store(ring.is_filled(), Ordering::SeqCst);
+        Ok(AllFrames { ring: self.clone(), last: joined? })
+    }
+
+    /// The kept frames of the last `time`, or all of them; `None` if none are kept.
+    pub fn replay(&self, time: Option<Duration>) -> Option<Vec<Arc<Frame>>> {
+        let since = time.map_or(Duration::ZERO, |time| os::monotonic().saturating_sub(time));
+        self.ring.lock().since(since)
+    }
+
+    /// How much of the past is kept for clips, if any.
+    pub fn replay_time(&self) -> Option<Duration> {
+        self.replay
+    }
+
+    /// Number and bytes of the frames in the ring now.
+    pub fn holds(&self) -> (usize, usize) {
+        let ring = self.ring.lock();
+        (ring.frames.len(), ring.bytes)
+    }
+
+    /// Limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn log_what_fits(&self) {
+        let fit = self.ring.lock().seconds_that_fit();
+        let (Some(asked), Some(fit)) = (self.replay, fit) else { return };
+        let (asked, mebibytes) = (asked.as_secs_f64(), self.limit >> 20);
+        self.owes_replay_line.store(false, Ordering::Relaxed);
+        if fit < asked {
+            warn!(
+                "the replay has room for {fit:.0} s of such pictures in {mebibytes} MiB, not for {asked} s; \
+                raise --all-frames-memory"
+            );
+        } else {
+            info!("the replay of {asked} s fits: {mebibytes} MiB hold about {fit:.0} s of such pictures");
+        }
+    }
+}
+
+impl FrameSink for SharedRing {
+    fn take(&self, frame: &Arc<Frame>) {
+        if !self.is_filled.load(Ordering::SeqCst) {
+            return;
+        }
+        self.ring.lock().push(frame);
+        loop {
+            // Taken out under the lock, dropped outside it.
+            let surplus = self.ring.lock().pop_surplus();
+            if surplus.is_none() {
+                break;
+            }
+        }
+        self.grown.notify_all();
+        if self.owes_replay_line.load(Ordering::Relaxed) {
+            self.log_what_fits();
+        }
+    }
+
+    fn close(&self) {
+        let ring = self.ring.lock();
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(ring);
+        self.grown.notify_all();
+    }
+}
+
+/// The feed of a viewer that gets every frame; see [`SharedRing::read_all`].
+pub struct AllFrames {
+    ring: Arc<SharedRing>,
+    last: u64,
+}
+
+impl Feed for AllFrames {
+    fn next(&mut self, deadline: Instant) -> Result<Wait, FeedEnd> {
+        let mut ring = self.ring.ring.lock();
+        loop {
+            if self.ring.is_closed.load(Ordering::SeqCst) {
+                return Ok(Wait::Closed);
+            }
+            let next = ring.after(self.last).map_err(|FellBehind { last, oldest }| {
+                FeedEnd::FellBehind(format!("fell behind after frame {last}: the ring begins at {oldest} now"))
+            })?;
+            if let Some(frame) = next {
+                self.last = frame.sequence();
+                return Ok(Wait::Frame(frame));
+            }
+            if self.ring.grown.wait_until(&mut ring, deadline).timed_out() {
+                return Ok(Wait::Nothing);
+            }
+        }
+    }
+
+    fn skipped(&self) -> u64 {
+        0
+    }
+}
+
+impl Drop for AllFrames {
+    fn drop(&mut self) {
+        let mut ring = self.ring.ring.lock();
+        let unwanted = ring.leave();
+        self.ring.is_filled.store(ring.is_filled(), Ordering::SeqCst);
+        drop(ring);
+        if !unwanted.is_empty() {
+            drop(unwanted);
+            os::return_memory();
+        }
     }
 }
 
@@ -165,6 +316,10 @@ mod tests {
         }
     }
 
+    fn holds(ring: &Ring) -> (usize, usize) {
+        (ring.frames.len(), ring.bytes)
+    }
+
     fn numbers(ring: &Ring) -> Vec<u64> {
         ring.frames.iter().map(|frame| frame.sequence()).collect()
     }
@@ -173,23 +328,23 @@ mod tests {
     fn holds_nothing_without_readers_or_replay() {
         let mut ring = Ring::new(1 << 20, None);
         fill(&mut ring, 1..=5, 100);
-        assert_eq!(ring.holds(), (0, 0));
-        assert_eq!(ring.join(Start::Next), Ok(5));
+        assert_eq!(holds(&ring), (0, 0));
+        assert_eq!(ring.join(Start::Next, 5), Ok(5));
         fill(&mut ring, 6..=8, 100);
-        assert_eq!(ring.join(Start::At(7)), Ok(6));
+        assert_eq!(ring.join(Start::At(7), 8), Ok(6));
         assert_eq!(ring.leave().len(), 0);
         assert_eq!(ring.leave().len(), 3);
-        assert_eq!(ring.holds(), (0, 0));
+        assert_eq!(holds(&ring), (0, 0));
         fill(&mut ring, 9..=9, 100);
-        assert_eq!(ring.holds(), (0, 0));
+        assert_eq!(holds(&ring), (0, 0));
     }
 
     #[test]
     fn memory_wins_and_who_falls_behind_is_told() {
         let mut ring = Ring::new(20_000, None);
-        ring.join(Start::Next).unwrap();
+        ring.join(Start::Next, ring.newest).unwrap();
         fill(&mut ring, 1..=100, 3_000);
-        let (frames, bytes) = ring.holds();
+        let (frames, bytes) = holds(&ring);
         assert!(bytes <= 20_000 && (4..=6).contains(&frames), "{frames} frames, {bytes} bytes");
         let oldest = numbers(&ring)[0];
         assert_eq!(ring.after(10).map(|_| ()), Err(FellBehind { last: 10, oldest }));
@@ -206,7 +361,7 @@ mod tests {
     #[test]
     fn numbers_that_were_never_published_are_no_gap() {
         let mut ring = Ring::new(1 << 20, None);
-        assert_eq!(ring.join(Start::Next), Ok(0));
+        assert_eq!(ring.join(Start::Next, 0), Ok(0));
         fill(&mut ring, [1, 2, 5, 6], 100);
         assert_eq!(ring.after(2).unwrap().unwrap().sequence(), 5);
         assert_eq!(ring.after(4).unwrap().unwrap().sequence(), 5);
@@ -229,18 +384,18 @@ mod tests {
             (Start::Since(at(0)), Ok(79)),
             (Start::Since(at(1000)), Ok(100)),
         ] {
-            let joined = ring.join(start);
+            let joined = ring.join(start, 100);
             assert_eq!(joined, after, "{start:?}");
             joined.iter().for_each(|_| drop(ring.leave()));
         }
         assert_eq!(ring.since(at(99)).unwrap().len(), 2);
         assert_eq!(Ring::new(1, None).since(at(0)).map(|_| ()), None);
-        ring.join(Start::Next).unwrap();
+        ring.join(Start::Next, ring.newest).unwrap();
         fill(&mut ring, 101..=200, 100);
-        assert_eq!(ring.holds().0, 121);
+        assert_eq!(holds(&ring).0, 121);
         ring.leave();
         fill(&mut ring, 201..=201, 100);
-        assert_eq!(ring.holds().0, 21);
+        assert_eq!(holds(&ring).0, 21);
     }
 
     #[test]
@@ -251,5 +406,43 @@ mod tests {
         fill(&mut ring, 11..=11, 4_000);
         let seconds = ring.seconds_that_fit().unwrap();
         assert!((1.5..2.5).contains(&seconds), "{seconds}");
+    }
+
+    #[test]
+    fn a_reader_gets_every_frame_until_it_falls_behind() {
+        let ring = SharedRing::new(RingSettings { memory: 3_000, replay: None });
+        let hub = Hub::new(vec![ring.clone()]);
+        let frame = |number| test_frame(number, Duration::from_secs(number), 0);
+        let soon = || Instant::now() + Duration::from_millis(30);
+        hub.publish_for_test(frame(1));
+        assert_eq!(ring.holds(), (0, 0), "nobody reads");
+        let mut reader = ring.read_all(&hub, Start::Next).ok().unwrap();
+        assert_eq!(ring.read_all(&hub, Start::At(9)).map(drop), Err(1));
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| {
+                let far = Instant::now() + Duration::from_secs(20);
+                let next = |_| match reader.next(far) {
+                    Ok(Wait::Frame(frame)) => frame.sequence(),
+                    other => panic!("{other:?}"),
+                };
+                (0..5).map(next).collect::<Vec<_>>()
+            });
+            for number in 2..=6 {
+                hub.publish_for_test(frame(number));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(read.join().unwrap(), [2, 3, 4, 5, 6]);
+        });
+        assert!(matches!(reader.next(soon()), Ok(Wait::Nothing)));
+        (7..=30).for_each(|number| hub.publish_for_test(frame(number)));
+        let (frames, bytes) = ring.holds();
+        assert!(frames > 1 && bytes <= ring.limit());
+        let expected = format!("fell behind after frame 6: the ring begins at {} now", 31 - frames);
+        assert!(matches!(reader.next(soon()), Err(FeedEnd::FellBehind(why)) if why == expected));
+        drop(reader);
+        assert_eq!(ring.holds(), (0, 0));
+        hub.close();
+        let mut reader = ring.read_all(&hub, Start::Next).ok().unwrap();
+        assert!(matches!(reader.next(soon()), Ok(Wait::Closed)));
     }
 }

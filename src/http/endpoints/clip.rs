@@ -18,19 +18,20 @@ use crate::http::server::client::{ClientStats, EndReason};
 use crate::http::server::connection::SendError;
 use crate::hub::Hub;
 use crate::hub::pace::parse_time;
+use crate::hub::ring::SharedRing;
 
 /// What is in the clip: its rate, and each frame's number, time, size and length.
-pub fn index(hub: &Hub, query: &Query<'_>) -> Response {
-    Clip::from_query(hub, query).map_or_else(|refusal| refusal, |clip| clip.index())
+pub fn index(ring: &SharedRing, query: &Query<'_>) -> Response {
+    Clip::from_query(ring, query).map_or_else(|refusal| refusal, |clip| clip.index())
 }
 
 /// Sends the clip as a file; or returns the response that says why not.
-pub fn respond(exchange: &Exchange<'_>, hub: &Hub, memory: &ClipMemory) -> Result<(), Response> {
+pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &ClipMemory) -> Result<(), Response> {
     let query = &exchange.query;
     if query.get("format").is_some_and(|format| format != "mjpeg") {
         return Err(Response::text(400, "format is mjpeg or json; ffmpeg makes other videos of it"));
     }
-    let clip = Clip::from_query(hub, query)?;
+    let clip = Clip::from_query(ring, query)?;
     let _room = memory.take(&clip).ok_or_else(|| Response::unavailable("other clips are being sent just now"))?;
     let permit = exchange.viewer("clip")?;
     let end = match clip.send(exchange, permit.stats()) {
@@ -48,10 +49,10 @@ pub struct Clip {
 
 impl Clip {
     /// The kept frames of the last so many seconds, or all of them. An error is the answer, if there are none.
-    fn from_query(hub: &Hub, query: &Query<'_>) -> Result<Self, Response> {
+    fn from_query(ring: &SharedRing, query: &Query<'_>) -> Result<Self, Response> {
         let last =
             query.get("last").map(|text| parse_time(&text)).transpose().map_err(|why| Response::text(400, why))?;
-        let Some(frames) = hub.replay(last) else {
+        let Some(frames) = ring.replay(last) else {
             return Err(Response::text(404, "no replay is kept; start framehub with --replay 20s"));
         };
         if frames.is_empty() {

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use tiny_http::Method;
 
-use crate::camera::capture::Camera;
-use crate::camera::controls::{Control, Refusal, Wish};
+use crate::camera::controls::{Control, Panel, Refusal, Wish};
 use crate::http::response::Response;
 use crate::http::route::Query;
 
@@ -40,13 +39,13 @@ impl ControlAccess {
 }
 
 /// GET answers with all controls, POST with what they are after setting those that it names.
-pub fn respond(camera: &Camera, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
+pub fn respond(panel: &Panel, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
     let controls = match method {
         Method::Post => match Order::read(query, body) {
-            Ok(order) => camera.set_controls(&order.wishes, order.resets),
+            Ok(order) => panel.set(&order.wishes, order.resets),
             Err(why) => return Response::text(400, why),
         },
-        _ => camera.controls(),
+        _ => panel.controls(),
     };
     match controls {
         Ok(controls) => Response::json(&controls.iter().map(describe).collect()),

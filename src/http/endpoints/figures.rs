@@ -1,19 +1,21 @@
 //! What `/state` and `/metrics` show, and where it is counted.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::camera::capture::Camera;
+use crate::camera::session::Session;
+use crate::camera::still::Stills;
 use crate::http::endpoints::controls::ControlAccess;
 use crate::http::server::limits::Limits;
-use crate::hub::Hub;
+use crate::hub::ring::SharedRing;
 
 /// Everything that counts something.
 pub struct Sources<'a> {
-    /// The newest frame, watchers and kept frames.
-    pub hub: &'a Arc<Hub>,
-    /// What the camera is doing.
-    pub camera: &'a Camera,
+    /// What the camera is doing, and its hub.
+    pub session: &'a Session,
+    /// Full-resolution pictures.
+    pub stills: &'a Stills,
+    /// Kept frames.
+    pub ring: &'a SharedRing,
     /// The viewers.
     pub limits: &'a Limits,
     /// What clients may do with the camera's controls.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::camera::capture::Phase;
 use crate::camera::histogram::{BOUNDS, Histogram};
+use crate::camera::session::Phase;
 use crate::http::endpoints::figures::Sources;
 use crate::http::response::Response;
 use crate::http::server::client::{ClientStats, EndReason};
@@ -45,8 +45,8 @@ fn server(page: &mut Page, sources: &Sources<'_>) {
 }
 
 fn camera(page: &mut Page, sources: &Sources<'_>) {
-    let status = sources.camera.status();
-    let is_healthy = sources.camera.trouble().is_none();
+    let status = sources.session.status();
+    let is_healthy = sources.session.health_problem().is_none();
     let help = "1 while pictures can be had or the camera sleeps on purpose, as /healthz says.";
     page.single("framehub_healthy", "gauge", help, f64::from(is_healthy));
     page.family("framehub_camera_phase", "gauge", "1 for what the camera is doing.");
@@ -68,12 +68,17 @@ fn camera(page: &mut Page, sources: &Sources<'_>) {
     }
     let help = "Time for which the camera was open.";
     page.single("framehub_camera_open_seconds_total", "counter", help, status.open_for().as_secs_f64());
-    page.single("framehub_camera_watchers", "gauge", "Requests that want pictures now.", sources.hub.watchers() as f64);
+    page.single(
+        "framehub_camera_watchers",
+        "gauge",
+        "Requests that want pictures now.",
+        sources.session.hub().watchers() as f64,
+    );
 }
 
 fn capture(page: &mut Page, sources: &Sources<'_>) {
-    let rhythm = sources.camera.rhythm();
-    let counters = sources.camera.counters();
+    let rhythm = sources.session.rhythm();
+    let counters = sources.session.counters();
     let help = "Pictures per second lately.";
     page.single("framehub_capture_rate_hertz", "gauge", help, rhythm.rate(os::monotonic()));
     let help = "Standard deviation of the time between two pictures lately.";
@@ -106,7 +111,7 @@ fn capture(page: &mut Page, sources: &Sources<'_>) {
 }
 
 fn stills(page: &mut Page, sources: &Sources<'_>) {
-    let stills = sources.camera.stills();
+    let stills = sources.stills;
     for (name, help, counter) in [
         ("framehub_stills_answered_total", "Full-resolution pictures given to clients.", &stills.answered),
         ("framehub_still_switches_total", "Times the camera was switched for one.", &stills.switches),
@@ -164,7 +169,7 @@ fn clients(page: &mut Page, sources: &Sources<'_>) {
     ] {
         page.single(name, "counter", help, value as f64);
     }
-    let (frames, bytes, _) = sources.hub.ring_holds();
+    let (frames, bytes) = sources.ring.holds();
     page.single("framehub_ring_frames", "gauge", "Frames kept for ?mode=all and /clip.", frames as f64);
     page.single("framehub_ring_bytes", "gauge", "Memory that they take.", bytes as f64);
 }

@@ -6,7 +6,6 @@ pub mod figures;
 pub mod metrics;
 pub mod octolapse;
 pub mod page;
-pub mod snapshot;
+pub mod picture;
 pub mod state;
-pub mod still;
 pub mod stream;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::controls::refuse;
 use crate::camera::Device;
-use crate::camera::capture::Camera;
-use crate::camera::controls::{Control, Kind, Refusal, Wish};
+use crate::camera::controls::{Control, Kind, Panel, Refusal, Wish};
+use crate::camera::session::Session;
 use crate::http::response::Response;
 use crate::http::route::Query;
 
@@ -19,16 +19,16 @@ const V4L2: &str = "1";
 const JPEG_QUALITY: &str = "3";
 
 /// `/input.json`: what can be set.
-pub fn input(camera: &Camera) -> Response {
-    let controls = match camera.controls() {
+pub fn input(panel: &Panel, session: &Session) -> Response {
+    let controls = match panel.controls() {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
-    let sizes = camera.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
+    let sizes = session.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
         Ok(device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>())
     });
     let sizes = sizes.unwrap_or_default();
-    let current = camera.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
+    let current = session.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
     let resolutions: Map<_, _> =
         sizes.iter().enumerate().map(|(index, size)| (index.to_string(), size.to_string().into())).collect();
     let mut shown: Vec<Value> = controls.iter().map(describe).collect();
@@ -80,8 +80,8 @@ fn describe(control: &Control) -> Value {
 }
 
 /// `/program.json`: which plugins there are; pages ask it how many cameras they can show.
-pub fn program(camera: &Camera) -> Response {
-    let card = camera.status().identity.map_or("camera".into(), |identity| identity.card);
+pub fn program(session: &Session) -> Response {
+    let card = session.status().identity.map_or("camera".into(), |identity| identity.card);
     Response::json(&json!({
         "inputs": [{"id": "0", "name": card, "plugin": "input_uvc.so", "args": ""}],
         "outputs": [{"id": "0", "name": "framehub", "plugin": "output_http.so", "args": ""}],
@@ -92,7 +92,7 @@ pub fn program(camera: &Camera) -> Response {
 ///
 /// Answers with mjpg-streamer's `ID: 0`, or `ID: -1` where the camera would not: Octolapse sends all controls in
 /// turn, inactive ones too, and takes anything but 200 for a broken server.
-pub fn command(camera: &Camera, query: &Query<'_>) -> Response {
+pub fn command(panel: &Panel, query: &Query<'_>) -> Response {
     let parameter = |name: &str| query.get(name).unwrap_or_default();
     let id = parameter("id");
     let Ok(number) = id.parse::<i64>() else {
@@ -110,7 +110,7 @@ pub fn command(camera: &Camera, query: &Query<'_>) -> Response {
     if !is("dest", &["", "0"]) || !is("plugin", &["", "0"]) || !is("group", &["", V4L2]) {
         return Response::text(400, "only the camera's own controls can be set: dest=0, plugin=0, group=1");
     }
-    let controls = match camera.controls() {
+    let controls = match panel.controls() {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
@@ -120,7 +120,7 @@ pub fn command(camera: &Camera, query: &Query<'_>) -> Response {
     // mjpg-streamer reads a number up to its point, and none as 0.
     let value = parameter("value");
     let value = value.split('.').next().filter(|value| !value.is_empty()).unwrap_or("0");
-    match camera.set_controls(&[Wish::new(control.name(), value)], false) {
+    match panel.set(&[Wish::new(control.name(), value)], false) {
         Ok(_) => done(0),
         Err(Refusal::Unwilling(_)) => done(-1),
         Err(refusal) => refuse(refusal),

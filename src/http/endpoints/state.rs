@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::camera::Identity;
-use crate::camera::capture::Phase;
+use crate::camera::session::Phase;
 use crate::http::endpoints::figures::Sources;
 use crate::http::response::Response;
 use crate::http::server::client::{ClientStats, EndReason};
@@ -17,11 +17,11 @@ use crate::system::os;
 
 /// Never opens the camera.
 pub fn respond(sources: &Sources<'_>) -> Response {
-    let status = sources.camera.status();
+    let status = sources.session.status();
     let mode = status.mode;
-    let size = mode.map(|mode| mode.size).or_else(|| sources.hub.newest().map(|frame| frame.size()));
-    let captured_fps = sources.camera.rhythm().rate(os::monotonic()).round() as u64;
-    let trouble = sources.camera.trouble();
+    let size = mode.map(|mode| mode.size).or_else(|| sources.session.hub().newest().map(|frame| frame.size()));
+    let captured_fps = sources.session.rhythm().rate(os::monotonic()).round() as u64;
+    let trouble = sources.session.health_problem();
     let clients = sources.limits.clients();
     Response::json(&json!({
         "ok": true,
@@ -54,7 +54,7 @@ pub fn respond(sources: &Sources<'_>) -> Response {
                 "size": mode.map(|mode| mode.size.to_string()),
                 "fps": mode.and_then(|mode| mode.fps),
                 "open_seconds": status.open_for().as_secs_f64(),
-                "watchers": sources.hub.watchers(),
+                "watchers": sources.session.hub().watchers(),
                 "controls": sources.controls.name(),
             },
             "capture": capture(sources),
@@ -80,8 +80,8 @@ fn identity(identity: &Identity) -> Value {
 }
 
 fn capture(sources: &Sources<'_>) -> Value {
-    let rhythm = sources.camera.rhythm();
-    let counters = sources.camera.counters();
+    let rhythm = sources.session.rhythm();
+    let counters = sources.session.counters();
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut broken: Map<_, _> = Fault::ALL
         .iter()
@@ -105,7 +105,7 @@ fn capture(sources: &Sources<'_>) -> Value {
 }
 
 fn stills(sources: &Sources<'_>) -> Value {
-    let (stills, learned) = (sources.camera.stills(), sources.camera.learned());
+    let (stills, learned) = (sources.stills, sources.session.status().learned);
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
     json!({
@@ -120,8 +120,8 @@ fn stills(sources: &Sources<'_>) -> Value {
 }
 
 fn ring(sources: &Sources<'_>) -> Value {
-    let (frames, bytes, limit) = sources.hub.ring_holds();
-    let replay = sources.hub.replay_time().map(|time| time.as_secs_f64());
+    let ((frames, bytes), limit) = (sources.ring.holds(), sources.ring.limit());
+    let replay = sources.ring.replay_time().map(|time| time.as_secs_f64());
     json!({"frames": frames, "bytes": bytes, "limit_bytes": limit, "replay_seconds": replay})
 }
 

@@ -97,11 +97,9 @@ impl ClientStats {
         self.captured_at.store(frame.captured_at().mono.as_micros() as u64, Relaxed);
     }
 
-    /// It was not ready for the frames between the one numbered `before`, if there was one, and this one.
-    pub fn count_skipped(&self, before: u64, frame: &Frame) {
-        if before > 0 {
-            add(&self.skipped, frame.sequence().saturating_sub(before + 1));
-        }
+    /// Notes how many frames so far came while it was not ready for them.
+    pub fn set_skipped(&self, skipped: u64) {
+        self.skipped.store(skipped, Relaxed);
     }
 
     /// Frames sent.

@@ -1,0 +1,266 @@
+//! From a driver's buffer to a picture, or to a counted reason why there is none. The live stream, stills and
+//! `--check` all judge their buffers here, so that a camera's quirks are known in one place.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use super::RawFrame;
+use super::settle::{Rule, Settling};
+use crate::frame::{FrameInfo, Size, Stamp};
+use crate::jpeg::{self, Fault, Picture};
+use crate::system::os;
+
+/// After so many pictures of one unexpected size, that size is taken as the truth.
+const UNEXPECTED_SIZE_LIMIT: u32 = 10;
+/// A driver completes buffers out of order by at most so many; a number further back is a new count.
+const REORDERED: u32 = 4;
+/// A live stream that has delivered pictures for so long counts as settled.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// A driver's time stamp that is older than this cannot be true.
+const OLDEST_STAMP: Duration = Duration::from_secs(5);
+
+/// Totals of the camera since the start of the program. Each counts events, for `/state` and `/metrics`.
+#[derive(Default)]
+pub struct Counters {
+    /// Whole pictures given to viewers.
+    pub frames: AtomicU64,
+    /// Buffers that the driver flagged as damaged.
+    pub flagged: AtomicU64,
+    /// Pictures of another size than the stream's, as after a switch.
+    pub wrong_size: AtomicU64,
+    /// Broken pictures by what was wrong with them, in the order of [`Fault::ALL`].
+    pub broken: [AtomicU64; Fault::ALL.len()],
+    /// Pictures that came without Huffman tables and were given the standard ones.
+    pub dht_inserted: AtomicU64,
+    /// Whole pictures that viewers did not get because of `--max-fps`.
+    pub thinned: AtomicU64,
+    /// Frames that were lost before they reached the program, by the driver's own numbering.
+    pub lost_by_driver: AtomicU64,
+    /// Streams restarted because no picture came.
+    pub restarts: AtomicU64,
+    /// Times the camera was opened.
+    pub opens: AtomicU64,
+    /// Times the camera could not be opened, or failed.
+    pub failures: AtomicU64,
+}
+
+/// Adds one to a counter.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let broken: u64 = self.broken.iter().map(value).sum();
+        write!(
+            f,
+            "pictures={} lost={} flagged={} broken={broken} wrong_size={} restarts={}",
+            value(&self.frames),
+            value(&self.lost_by_driver),
+            value(&self.flagged),
+            value(&self.wrong_size),
+            value(&self.restarts)
+        )
+    }
+}
+
+/// A whole picture in a driver's buffer, judged.
+pub struct Accepted<'a> {
+    /// The JPEG, ready to be copied.
+    pub picture: Picture<'a>,
+    /// What is known of it. The sequence number is not set.
+    pub info: FrameInfo,
+}
+
+/// Why a driver's buffer gave no picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// The driver flagged it as damaged.
+    Flagged,
+    /// The driver handed it out behind a later one.
+    OutOfOrder,
+    /// It holds no whole JPEG.
+    Broken(Fault),
+    /// It has another size than the stream, as pictures left over from before a switch have.
+    WrongSize(Size),
+}
+
+/// The judge of one stream's buffers, from its start to its end.
+pub struct Intake {
+    size: Size,
+    driver_sequence: Option<u32>,
+    last_exposure: Duration,
+    /// Pictures of this size may be left over from before a switch: it is never taken for the stream's.
+    leftover: Option<Size>,
+    unexpected: Option<(Size, u32)>,
+    settling: Settling,
+    is_settled: bool,
+    /// A live stream counts as settled after a while, whatever its pictures look like.
+    settles_by_itself: bool,
+    first_exposure: Option<Duration>,
+    position: u32,
+}
+
+impl Intake {
+    /// Begins with a stream whose pictures should have this size. The stream before it had the size `leftover`, `rule` says
+    /// when the picture has settled, and `known_luma` is the mean luma of this camera's last settled picture.
+    pub fn new(size: Size, leftover: Option<Size>, rule: Rule, known_luma: Option<f32>) -> Self {
+        Self {
+            size,
+            driver_sequence: None,
+            last_exposure: Duration::ZERO,
+            leftover: leftover.filter(|leftover| *leftover != size),
+            unexpected: None,
+            settling: Settling::new(rule, known_luma),
+            is_settled: false,
+            settles_by_itself: false,
+            first_exposure: None,
+            position: 0,
+        }
+    }
+
+    /// The same for a live stream, which counts as settled after [`SETTLED_AFTER`].
+    pub fn live(size: Size, leftover: Option<Size>, known_luma: Option<f32>) -> Self {
+        Self { settles_by_itself: true, ..Self::new(size, leftover, Rule::Auto, known_luma) }
+    }
+
+    /// Judges a buffer and counts the outcome.
+    pub fn accept<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
+        let judged = self.judge(raw, counters);
+        match &judged {
+            Ok(accepted) if accepted.picture.dht_missing() => count(&counters.dht_inserted),
+            Ok(_) | Err(Rejected::OutOfOrder) => {}
+            Err(Rejected::Flagged) => count(&counters.flagged),
+            Err(Rejected::WrongSize(_)) => count(&counters.wrong_size),
+            Err(Rejected::Broken(fault)) => {
+                let at = Fault::ALL.iter().position(|known| known == fault).unwrap_or(0);
+                count(&counters.broken[at]);
+                debug!("broken picture bytes={} reason=\"{fault}\"", raw.data.len());
+            }
+        }
+        judged
+    }
+
+    fn judge<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
+        let is_in_order = self.follow(raw, counters);
+        if raw.is_flagged {
+            return Err(Rejected::Flagged);
+        }
+        if !is_in_order {
+            return Err(Rejected::OutOfOrder);
+        }
+        let picture = jpeg::inspect(raw.data).map_err(Rejected::Broken)?;
+        let size = Size::new(picture.width(), picture.height());
+        if size != self.size && !self.is_true_size(size) {
+            return Err(Rejected::WrongSize(size));
+        }
+        let captured_at = self.stamp(raw.exposed_at);
+        let age = captured_at.mono.saturating_sub(*self.first_exposure.get_or_insert(captured_at.mono));
+        self.is_settled |= self.settles_by_itself && age >= SETTLED_AFTER;
+        if !self.is_settled {
+            self.is_settled = self.settling.look(picture.len(), || jpeg::mean_luma(raw.data));
+        }
+        let info = FrameInfo { sequence: 0, captured_at, size, position: self.position, is_settled: self.is_settled };
+        self.position = self.position.saturating_add(1);
+        Ok(Accepted { picture, info })
+    }
+
+    /// Size of the stream's pictures: what the driver said, or what the camera has been sending instead.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// How the stream's picture has been settling.
+    pub fn settling(&self) -> &Settling {
+        &self.settling
+    }
+
+    /// Number of whole pictures so far.
+    pub fn pictures(&self) -> u32 {
+        self.position
+    }
+
+    /// Follows the driver's numbering and counts what it lost. Returns `false` for a buffer behind a later one: uvcvideo
+    /// completes buffers in several threads. Such a buffer has been counted as lost, and nobody wants to see time go
+    /// back. After a failed transfer uvcvideo returns flagged buffers numbered 0, which say nothing about the order.
+    fn follow(&mut self, raw: &RawFrame<'_>, counters: &Counters) -> bool {
+        let last = self.driver_sequence.unwrap_or(raw.sequence);
+        let is_behind = raw.sequence < last && (raw.is_flagged || last - raw.sequence <= REORDERED);
+        if !is_behind {
+            self.driver_sequence = Some(raw.sequence);
+            let lost = raw.sequence.saturating_sub(last).saturating_sub(1);
+            counters.lost_by_driver.fetch_add(lost.into(), Ordering::Relaxed);
+        }
+        !is_behind
+    }
+
+    /// Whether a size that was not asked for is what this camera really sends, not left over from before a switch.
+    fn is_true_size(&mut self, size: Size) -> bool {
+        if self.leftover == Some(size) {
+            return false;
+        }
+        let seen = match self.unexpected {
+            Some((same, seen)) if same == size => seen + 1,
+            _ => 1,
+        };
+        self.unexpected = Some((size, seen));
+        if seen < UNEXPECTED_SIZE_LIMIT {
+            return false;
+        }
+        warn!("the camera says {} but sends {size}; taking that", self.size);
+        self.size = size;
+        true
+    }
+
+    /// The driver's time of exposure, where it can be true; else the time now. Times of one stream never go back.
+    fn stamp(&mut self, exposed_at: Option<Duration>) -> Stamp {
+        let now = os::monotonic();
+        let is_plausible = |at: &Duration| *at > self.last_exposure && *at <= now && now - *at < OLDEST_STAMP;
+        let mono = exposed_at.filter(is_plausible).unwrap_or(now);
+        self.last_exposure = mono;
+        Stamp { mono, real: os::realtime().saturating_sub(now - mono) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence_numbers(numbers: &[(u32, bool)]) -> (u64, Vec<bool>) {
+        let counters = Counters::default();
+        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), None);
+        let order = numbers.iter().map(|&(sequence, is_flagged)| {
+            let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None };
+            intake.follow(&raw, &counters)
+        });
+        let order = order.collect();
+        (counters.lost_by_driver.load(Ordering::Relaxed), order)
+    }
+
+    #[test]
+    fn lost_frames_are_counted_by_the_drivers_numbering() {
+        let good = |numbers: &[u32]| numbers.iter().map(|number| (*number, false)).collect::<Vec<_>>();
+        for (numbers, lost) in [
+            (good(&[5, 6, 7]), 0),
+            (good(&[0, 3, 4]), 2),
+            // A stream that counts anew.
+            (good(&[90, 0, 1]), 0),
+            // Handed out late: it has been counted as lost.
+            (good(&[1, 3, 2, 4]), 1),
+            // A flagged buffer takes its place in the order.
+            (vec![(1, false), (2, true), (3, false)], 0),
+            (vec![(1, false), (3, true), (4, false)], 1),
+            (vec![(0, true), (1, false)], 0),
+            // A failed transfer: all buffers come back flagged and numbered 0.
+            (vec![(70, false), (0, true), (0, true), (71, false)], 0),
+            (vec![(70, false), (0, true), (0, true), (74, false)], 3),
+        ] {
+            assert_eq!(sequence_numbers(&numbers).0, lost, "{numbers:?}");
+        }
+        assert_eq!(sequence_numbers(&good(&[1, 3, 2, 4])).1, [true, true, false, true]);
+    }
+}

@@ -1,0 +1,539 @@
+//! The session: the camera mutex and everything that it guards.
+//!
+//! This is the only place that opens, starts, suspends and closes the device. The capture thread, stills and controls
+//! borrow it through [`Session::lock_until`]; whoever has the [`Locked`] session has the camera to itself. Nobody holds
+//! it while waiting for a picture: poll the stream's [`Readiness`], then lock, then compare the generation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::intake::{Counters, Intake, count};
+use super::rhythm::Rhythm;
+use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
+use crate::frame::{Pool, Size};
+use crate::hub::Hub;
+use crate::system::os;
+
+/// Buffers of the live stream: enough for a capture thread that comes late by two periods.
+const LIVE_BUFFERS: u32 = 4;
+/// A capture thread that has not gone round its loop for so long, and two stills more, hangs in the driver for good.
+const ITERATION_LIMIT: Duration = Duration::from_secs(30);
+/// A camera that claims to be live and has sent no picture for so long hangs in its driver.
+const HUNG: Duration = Duration::from_secs(15);
+
+/// Called with the open device after the first whole picture of each start.
+pub type FirstPictureHook = Box<dyn Fn(&mut dyn Device) + Send + Sync>;
+
+/// A camera of which at most one stream runs at a time.
+pub struct Session {
+    source: Box<dyn Source>,
+    /// Size and rate of the live stream, as asked for.
+    live_mode: Mode,
+    hub: Arc<Hub>,
+    pool: Arc<Pool>,
+    /// The camera mutex.
+    state: Mutex<State>,
+    status: Mutex<Status>,
+    rhythm: Mutex<Rhythm>,
+    counters: Counters,
+    after_first_picture: Option<FirstPictureHook>,
+    is_stopping: AtomicBool,
+    is_reopening: AtomicBool,
+    /// When the capture thread last went round its loop, in ms of CLOCK_MONOTONIC; 0 while it sleeps on purpose.
+    last_iteration: AtomicU64,
+}
+
+/// What the camera mutex guards.
+#[derive(Default)]
+struct State {
+    device: Option<Box<dyn Device>>,
+    /// `None`: the capture thread has to start the live stream, or to return to it.
+    live: Option<Live>,
+    /// Changes with every start, stop, open and close.
+    generation: u64,
+    /// Sizes of the last stream started and of the one before it.
+    sizes: [Option<Size>; 2],
+}
+
+/// The running live stream.
+pub struct Live {
+    /// Size and rate, as the camera gave them.
+    pub mode: Mode,
+    /// The judge of its buffers.
+    pub intake: Intake,
+    /// When it started, or its last whole picture came.
+    pub alive_at: Instant,
+}
+
+/// What the camera is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody wants pictures; the camera is closed on purpose.
+    Asleep,
+    /// Opened or about to be; no picture yet.
+    Starting,
+    /// Pictures come.
+    Live,
+    /// No pictures can be had; the text says why and what to do.
+    Lost(String),
+}
+
+impl Phase {
+    /// The names of all phases; see [`Phase::name`].
+    pub const NAMES: [&str; 4] = ["asleep", "starting", "live", "lost"];
+
+    /// One word, for programs.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Asleep => 0,
+            Self::Starting => 1,
+            Self::Live => 2,
+            Self::Lost(_) => 3,
+        }]
+    }
+}
+
+/// What the camera is doing, and which camera it is.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// What the camera is doing.
+    pub phase: Phase,
+    /// The camera that was opened last.
+    pub identity: Option<Identity>,
+    /// Size and rate of the live stream, as the camera gave them.
+    pub mode: Option<Mode>,
+    /// What stills and live pictures have taught about this camera.
+    pub learned: Learned,
+    /// When the live stream started; `None` while there is none.
+    live_since: Option<Instant>,
+    /// When it was stopped for a still, until its next picture.
+    away_since: Option<Instant>,
+    /// When the camera was opened; `None` while it is closed.
+    opened_at: Option<Instant>,
+    /// Time for which it was open before that.
+    open_before: Duration,
+}
+
+impl Status {
+    /// Time for which the camera has been open, in all.
+    pub fn open_for(&self) -> Duration {
+        self.open_before + self.opened_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+/// What is known about a camera from its pictures and stills, for decisions and for `/state`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Learned {
+    /// Mean luma of the last settled picture.
+    pub luma: Option<f32>,
+    /// Running mean of the time that a switch takes, with its first whole picture.
+    pub switch: Option<Duration>,
+    /// Running mean of the time from there to the settled picture.
+    pub settle: Option<Duration>,
+    /// How long the live stream was away for the last still; `None` before the first.
+    pub pause: Option<Duration>,
+}
+
+impl Session {
+    /// Creates a session with a closed camera. `after_first_picture` is called after the first whole picture of each
+    /// start, with the camera mutex held.
+    pub fn new(
+        source: Box<dyn Source>,
+        live_mode: Mode,
+        hub: Arc<Hub>,
+        after_first_picture: Option<FirstPictureHook>,
+    ) -> Arc<Self> {
+        let status = Status {
+            phase: Phase::Starting,
+            identity: None,
+            mode: None,
+            learned: Learned::default(),
+            live_since: None,
+            away_since: None,
+            opened_at: None,
+            open_before: Duration::ZERO,
+        };
+        Arc::new(Self {
+            source,
+            live_mode,
+            hub,
+            pool: Pool::new(),
+            state: Mutex::default(),
+            status: Mutex::new(status),
+            rhythm: Mutex::default(),
+            counters: Counters::default(),
+            after_first_picture,
+            is_stopping: AtomicBool::new(false),
+            is_reopening: AtomicBool::new(false),
+            last_iteration: AtomicU64::new(0),
+        })
+    }
+
+    /// The hub to which the camera's pictures go.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Buffers for the camera's pictures.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Size and rate of the live stream, as asked for.
+    pub fn live_mode(&self) -> Mode {
+        self.live_mode
+    }
+
+    /// What the camera is doing now.
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    /// Totals since the start of the program.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Rate and jitter of the newest pictures.
+    pub fn rhythm(&self) -> Rhythm {
+        self.rhythm.lock().clone()
+    }
+
+    /// Why no pictures can be had; `None` while they can, or while the camera sleeps on purpose.
+    pub fn health_problem(&self) -> Option<String> {
+        let is_hung = || {
+            let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
+            self.hub.newest_captured().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
+        };
+        match self.status().phase {
+            Phase::Asleep => None,
+            Phase::Live => is_hung().then(|| self.reason()),
+            Phase::Starting | Phase::Lost(_) => Some(self.reason()),
+        }
+    }
+
+    /// Why there is no picture, for a client.
+    pub fn reason(&self) -> String {
+        match self.status().phase {
+            Phase::Asleep | Phase::Starting => "the camera is starting and has sent no whole picture yet".into(),
+            Phase::Live => "the camera has stopped sending pictures".into(),
+            Phase::Lost(why) => why,
+        }
+    }
+
+    /// How often the camera could not be had so far. A change tells that the latest attempt failed.
+    pub fn failures(&self) -> u64 {
+        self.counters.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether the live stream is away for a still, so that its last frame may be shown again meanwhile.
+    pub fn is_switching(&self) -> bool {
+        self.status.lock().away_since.is_some()
+    }
+
+    /// How long the live stream has been running; `None` while it is not.
+    pub fn live_for(&self) -> Option<Duration> {
+        self.status.lock().live_since.map(|since| since.elapsed())
+    }
+
+    /// Changes what is known about the camera.
+    pub fn learn(&self, change: impl FnOnce(&mut Learned)) {
+        change(&mut self.status.lock().learned);
+    }
+
+    /// Ends the capture thread soon; close the hub too, which wakes it.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`Session::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    /// Closes the camera and opens it again, as a plug pulled and put back would; viewers stay.
+    pub fn reopen(&self) {
+        self.is_reopening.store(true, Ordering::SeqCst);
+        self.hub.wake_camera();
+    }
+
+    /// Whether the camera is to be reopened; once, if `takes`.
+    pub fn is_reopening(&self, takes: bool) -> bool {
+        if takes { self.is_reopening.swap(false, Ordering::SeqCst) } else { self.is_reopening.load(Ordering::SeqCst) }
+    }
+
+    /// Notes that the capture thread goes round its loop, or that it sleeps on purpose.
+    pub fn note_iteration(&self, is_awake: bool) {
+        let at = if is_awake { os::monotonic().as_millis() as u64 } else { 0 };
+        self.last_iteration.store(at, Ordering::SeqCst);
+    }
+
+    /// Whether the capture thread goes round its loop. A driver can hold it for ever; a still, for `still_deadline`.
+    pub fn is_alive(&self, still_deadline: Duration) -> bool {
+        let now = os::monotonic().as_millis() as u64;
+        match self.last_iteration.load(Ordering::SeqCst) {
+            0 => true,
+            at => now.saturating_sub(at) < (ITERATION_LIMIT + still_deadline * 2).as_millis() as u64,
+        }
+    }
+
+    /// Takes the camera for this thread.
+    pub fn lock(&self) -> Locked<'_> {
+        Locked { session: self, state: self.state.lock() }
+    }
+
+    /// Takes the camera for this thread; `None` if others hold it until `deadline`.
+    pub fn lock_until(&self, deadline: Instant) -> Option<Locked<'_>> {
+        Some(Locked { session: self, state: self.state.try_lock_until(deadline)? })
+    }
+
+    /// Does something with the open camera, between two of its pictures. Opens it first if it is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Absent`] when it cannot be had by the deadline; those of `act`.
+    pub fn with_device<T>(
+        &self,
+        deadline: Instant,
+        act: impl FnOnce(&mut dyn Device) -> Result<T, CameraError>,
+    ) -> Result<T, CameraError> {
+        let absent = |why: String| CameraError::new(ErrorKind::Absent, why);
+        let mut locked = self.lock_until(deadline).ok_or_else(|| absent("the camera is busy".into()))?;
+        if self.is_stopping() {
+            return Err(absent("the server is stopping".into()));
+        }
+        // The capture thread must know of an open camera, to close it again.
+        let _watch = self.hub.watch();
+        act(locked.open().map_err(|error| absent(error.message))?)
+    }
+
+    /// Opens the camera and closes it again: whether it is there, for the log and for health checks, without its light
+    /// going on. Does nothing if it is open.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn probe(&self) -> Result<(), CameraError> {
+        let state = self.state.lock();
+        if state.device.is_some() {
+            return Ok(());
+        }
+        let identity = self.source.open()?.identity().clone();
+        info!("camera found device={} card=\"{}\"; asleep until somebody looks", identity.node, identity.card);
+        let mut status = self.status.lock();
+        status.set_identity(identity);
+        status.phase = Phase::Asleep;
+        Ok(())
+    }
+
+    /// Closes the camera and notes why, logging it only when that is news.
+    pub fn mark_lost(&self, error: &CameraError, retry: Duration) {
+        self.lock().close();
+        let phase = Phase::Lost(error.message.clone());
+        let mut status = self.status.lock();
+        if status.phase != phase {
+            warn!("camera lost reason=\"{error}\" retry={}s", retry.as_secs());
+            status.phase = phase;
+        }
+        drop(status);
+        // Last, so that whoever sees it finds the reason.
+        count(&self.counters.failures);
+    }
+
+    /// Closes the camera on purpose, since nobody wants pictures.
+    pub fn sleep(&self) {
+        if self.lock().close() {
+            info!("camera closed, nobody is looking; so far {}", self.counters);
+        }
+        self.status.lock().phase = Phase::Asleep;
+    }
+}
+
+impl Status {
+    /// What was learned holds for one camera, known by card and serial number.
+    fn set_identity(&mut self, identity: Identity) {
+        let camera = |identity: &Identity| (identity.card.clone(), identity.usb_id.clone(), identity.serial.clone());
+        if self.identity.as_ref().is_some_and(|known| camera(known) != camera(&identity)) {
+            self.learned = Learned::default();
+        }
+        self.identity = Some(identity);
+    }
+}
+
+/// The session, held by one thread. Dropping it lets others have the camera.
+pub struct Locked<'a> {
+    session: &'a Session,
+    state: MutexGuard<'a, State>,
+}
+
+impl<'a> Locked<'a> {
+    /// Changes with every start, stop, open and close of the camera.
+    pub fn generation(&self) -> u64 {
+        self.state.generation
+    }
+
+    /// Whether the camera is open.
+    pub fn is_open(&self) -> bool {
+        self.state.device.is_some()
+    }
+
+    /// Opens the camera if it is closed.
+    ///
+    /// # Errors
+    /// When there is no such camera or it cannot be used.
+    pub fn open(&mut self) -> Result<&mut dyn Device, CameraError> {
+        let session = self.session;
+        let state = &mut *self.state;
+        if state.device.is_none() {
+            let device = session.source.open()?;
+            state.generation += 1;
+            count(&session.counters.opens);
+            let identity = device.identity().clone();
+            info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
+            let mut status = session.status.lock();
+            if status.phase == Phase::Asleep {
+                status.phase = Phase::Starting;
+            }
+            status.set_identity(identity);
+            status.opened_at = Some(Instant::now());
+            drop(status);
+            state.device = Some(device);
+        }
+        match &mut state.device {
+            Some(device) => Ok(device.as_mut()),
+            None => Err(CameraError::new(ErrorKind::Failed, "the camera was closed")),
+        }
+    }
+
+    /// Opens the camera and starts the live stream, as far as that has not been done.
+    ///
+    /// # Errors
+    /// Those of opening and of starting it.
+    pub fn go_live(&mut self) -> Result<Arc<dyn Readiness>, CameraError> {
+        self.open()?;
+        if self.state.live.is_none() {
+            self.restart_live()?;
+        }
+        Ok(self.open()?.readiness())
+    }
+
+    /// Starts the live stream, whether or not it is running.
+    ///
+    /// # Errors
+    /// Those of opening and of starting the camera.
+    pub fn restart_live(&mut self) -> Result<(), CameraError> {
+        let want = self.session.live_mode;
+        let mode = self.start(want, LIVE_BUFFERS)?;
+        *self.session.rhythm.lock() = Rhythm::default();
+        let mut status = self.session.status.lock();
+        if status.mode != Some(mode) {
+            if mode.size == want.size {
+                info!("streaming mode={mode}");
+            } else {
+                warn!("streaming mode={mode}; the camera has no {}", want.size);
+            }
+            status.mode = Some(mode);
+        }
+        status.live_since = Some(Instant::now());
+        let intake = Intake::live(mode.size, self.leftover(), status.learned.luma);
+        drop(status);
+        self.state.live = Some(Live { mode, intake, alive_at: Instant::now() });
+        Ok(())
+    }
+
+    /// Suspends the live stream and starts another mode, for a still. Threads that wait for live pictures do not get this
+    /// stream's. The capture thread returns to the live stream once this lock is released.
+    ///
+    /// # Errors
+    /// Those of starting the camera.
+    pub fn start_still(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+        {
+            let mut status = self.session.status.lock();
+            status.live_since = None;
+            status.away_since.get_or_insert_with(Instant::now);
+        }
+        self.start(want, buffers)
+    }
+
+    fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+        self.state.live = None;
+        self.state.generation += 1;
+        let mode = self.open()?.start(want, buffers)?;
+        self.state.sizes = [Some(mode.size), self.state.sizes[0]];
+        Ok(mode)
+    }
+
+    /// Size of the stream before the running one, of which a camera may still send some pictures.
+    pub fn leftover(&self) -> Option<Size> {
+        self.state.sizes[1]
+    }
+
+    /// The running live stream, with the device from which its pictures come.
+    pub fn live(&mut self) -> Option<(&mut dyn Device, &mut Live)> {
+        let State { device: Some(device), live: Some(live), .. } = &mut *self.state else { return None };
+        Some((device.as_mut(), live))
+    }
+
+    /// Calls what was registered for the first picture of a start.
+    pub fn call_first_picture_hook(&mut self) {
+        if let (Some(hook), Some(device)) = (&self.session.after_first_picture, &mut self.state.device) {
+            hook(device.as_mut());
+        }
+    }
+
+    /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC). Only then is the stream back from a still.
+    pub fn note_live_picture(&mut self, mono: Duration) {
+        self.session.rhythm.lock().add(mono);
+        let mut status = self.session.status.lock();
+        if let Some(since) = status.away_since.take() {
+            status.learned.pause = Some(since.elapsed());
+        }
+        if status.phase != Phase::Live {
+            status.phase = Phase::Live;
+            info!("pictures are coming");
+        }
+    }
+
+    /// Notes why there are no live pictures although the camera is open.
+    pub fn note_problem(&mut self, reason: String) {
+        self.session.status.lock().phase = Phase::Lost(reason);
+    }
+
+    /// Ends a still that failed, so that the capture thread finds no stream. A camera that is gone, or that cannot even be
+    /// stopped, is closed: while its node is open it would come back under another one.
+    pub fn abandon_still(&mut self, error: &CameraError) {
+        self.state.live = None;
+        self.state.generation += 1;
+        let stopped = self.state.device.as_mut().map_or(Ok(()), |device| device.stop());
+        if error.kind == ErrorKind::Absent || stopped.is_err() {
+            self.close();
+        }
+    }
+
+    /// Closes the camera. Returns whether it was open.
+    pub fn close(&mut self) -> bool {
+        let state = &mut *self.state;
+        state.live = None;
+        state.generation += 1;
+        let was_open = state.device.take().is_some();
+        let session = self.session;
+        *session.rhythm.lock() = Rhythm::default();
+        session.hub.camera_closed();
+        let mut status = session.status.lock();
+        status.mode = None;
+        status.live_since = None;
+        status.away_since = None;
+        if let Some(opened_at) = status.opened_at.take() {
+            status.open_before += opened_at.elapsed();
+        }
+        was_open
+    }
+
+    /// Lets the thread that waits longest have the camera next.
+    pub fn unlock_fair(self) {
+        let Self { state, .. } = self;
+        MutexGuard::unlock_fair(state);
+    }
+}
