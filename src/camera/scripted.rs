@@ -181,6 +181,11 @@ struct Stage {
 
 impl Stage {
     fn new(script: Script) -> Self {
+        Self::limited(script, None)
+    }
+
+    /// With so many frames per second for viewers.
+    fn limited(script: Script, max_fps: Option<f64>) -> Self {
         let calls = Arc::new(Calls::default());
         let still = StillSettings {
             size: None,
@@ -194,7 +199,7 @@ impl Stage {
         let live = Mode { size: LIVE, fps: Some(30.0) };
         let session = Session::new(Box::new(source), live, hub.clone(), None);
         let stills = Stills::new(session.clone(), still);
-        let capture = Capture::new(session.clone(), None, None);
+        let capture = Capture::new(session.clone(), max_fps, None);
         let watch = hub.watch();
         let thread = std::thread::spawn(move || {
             let _watch = watch;
@@ -479,4 +484,80 @@ fn a_cold_snapshot_waits_for_light_and_the_live_stream_does_not() {
         settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
     assert!(is_settled && frame.jpeg() == jpeg(LIVE, 120));
     assert!(frame.sequence() > 12, "the dark ones were published");
+}
+
+#[test]
+fn a_still_on_a_vanished_camera_closes_it_in_the_books_too() {
+    let shot = |turn: Turn| if turn.size == STILL { Shot::TakeFails(gone()) } else { (GOOD.shot)(turn) };
+    let open = |n| if n == 0 { Ok(()) } else { Err(gone()) };
+    let stage = Stage::new(Script { open, shot, ..GOOD });
+    stage.live();
+    std::thread::sleep(Duration::from_millis(50));
+    let before = stage.session.status().open_for();
+    assert!(stage.still().is_err());
+    let after = stage.session.status().open_for();
+    assert!(after >= before, "a counter never runs backwards: {after:?} after {before:?}");
+    let soon = Instant::now() + Duration::from_millis(50);
+    assert!(matches!(stage.hub.newer_than(0, soon), Wait::Nothing), "its last picture is not shown to newcomers");
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(stage.session.status().open_for(), after, "it is closed");
+}
+
+/// A live picture that was taken before the still began may be published after that: it does not end the absence.
+#[test]
+fn the_live_stream_is_away_until_a_picture_comes_after_the_still() {
+    let stage = Stage::new(GOOD);
+    for _ in 0..40 {
+        stage.live();
+        let still = stage.stills.take(Duration::ZERO, Some(Rule::Drop(3))).unwrap();
+        let after = os::monotonic();
+        while stage.live().captured_at().mono < after {}
+        let pause = stage.session.status().learned.pause.unwrap();
+        assert!(pause >= still.switch, "{pause:?} for a still that took {:?}", still.switch);
+    }
+}
+
+#[test]
+fn a_panic_on_the_capture_thread_is_a_failure_of_the_camera_and_pictures_come_back() {
+    let shot = |turn: Turn| match (turn.stream, turn.index) {
+        (0, 5) => panic!("planted: a driver's answer that makes no sense"),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    while stage.session.failures() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let problem = stage.session.health_problem().unwrap();
+    assert!(problem.contains("internal error"), "/healthz says so: {problem}");
+    stage.live();
+    assert_eq!((stage.opens(), stage.session.health_problem()), (2, None));
+}
+
+/// The same on the thread of the client that takes a still.
+#[test]
+fn a_panic_while_a_still_is_taken_closes_the_camera_and_harms_nobody_else() {
+    let shot = |turn: Turn| match (turn.size, turn.stream) {
+        (STILL, 1) => panic!("planted: a driver's answer that makes no sense"),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    std::thread::scope(|scope| assert!(scope.spawn(|| stage.still()).join().is_err(), "it panics"));
+    assert_eq!(stage.live().size(), LIVE);
+    assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL), "and stills again");
+}
+
+#[test]
+fn a_rate_limit_leaves_snapshots_and_settling_alone() {
+    let stage = Stage::limited(GOOD, Some(0.2));
+    stage.live();
+    for _ in 0..10 {
+        let asked = os::monotonic();
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let (frame, _) = settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
+        assert!(frame.captured_at().mono > asked);
+        assert_eq!(frame.sequence(), 1, "viewers got one frame");
+    }
+    assert!(stage.counters().thinned.load(Ordering::SeqCst) >= 10);
 }
