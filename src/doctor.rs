@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::camera::intake::{Counters, Intake, Rejected};
-use crate::camera::settle::Rule;
+use crate::camera::settle::{Known, Rule};
 use crate::camera::still::still_size;
 use crate::camera::{
     CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source,
@@ -185,7 +185,7 @@ struct Look {
 impl Look {
     fn new(size: Size, leftover: Option<Size>) -> Self {
         Self {
-            intake: Intake::new(size, leftover, Rule::Auto, None),
+            intake: Intake::new(size, leftover, Rule::Auto, Known::default()),
             counters: Counters::default(),
             seen: 0,
             padded: 0,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use super::RawFrame;
-use super::settle::{Rule, Settling};
+use super::settle::{Known, Rule, Settling};
 use crate::frame::{FrameInfo, Size, Stamp};
 use crate::jpeg::{self, Fault, Picture};
 use crate::system::os;
@@ -107,15 +107,15 @@ pub struct Intake {
 
 impl Intake {
     /// Begins with a stream whose pictures should have this size. The stream before it had the size `leftover`, `rule` says
-    /// when the picture has settled, and `known_luma` is the mean luma of this camera's last settled picture.
-    pub fn new(size: Size, leftover: Option<Size>, rule: Rule, known_luma: Option<f32>) -> Self {
+    /// when the picture has settled, and `known` is what is known of this camera's brightness.
+    pub fn new(size: Size, leftover: Option<Size>, rule: Rule, known: Known) -> Self {
         Self {
             size,
             driver_sequence: None,
             last_exposure: Duration::ZERO,
             leftover: leftover.filter(|leftover| *leftover != size),
             unexpected: None,
-            settling: Settling::new(rule, known_luma),
+            settling: Settling::new(rule, known),
             is_settled: false,
             settles_by_itself: false,
             first_exposure: None,
@@ -124,8 +124,8 @@ impl Intake {
     }
 
     /// The same for a live stream, which counts as settled after [`SETTLED_AFTER`].
-    pub fn live(size: Size, leftover: Option<Size>, known_luma: Option<f32>) -> Self {
-        Self { settles_by_itself: true, ..Self::new(size, leftover, Rule::Auto, known_luma) }
+    pub fn live(size: Size, leftover: Option<Size>, known: Known) -> Self {
+        Self { settles_by_itself: true, ..Self::new(size, leftover, Rule::Auto, known) }
     }
 
     /// Judges a buffer and counts the outcome.
@@ -162,7 +162,7 @@ impl Intake {
         let age = captured_at.mono.saturating_sub(*self.first_exposure.get_or_insert(captured_at.mono));
         self.is_settled |= self.settles_by_itself && age >= SETTLED_AFTER;
         if !self.is_settled {
-            self.is_settled = self.settling.look(picture.len(), || jpeg::mean_luma(raw.data));
+            self.is_settled = self.settling.look(captured_at.mono, picture.len(), || jpeg::mean_luma(raw.data));
         }
         let info = FrameInfo { sequence: 0, captured_at, size, position: self.position, is_settled: self.is_settled };
         self.position = self.position.saturating_add(1);
@@ -232,7 +232,7 @@ mod tests {
 
     fn sequence_numbers(numbers: &[(u32, bool)]) -> (u64, Vec<bool>) {
         let counters = Counters::default();
-        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), None);
+        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), Known::default());
         let order = numbers.iter().map(|&(sequence, is_flagged)| {
             let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None };
             intake.follow(&raw, &counters)

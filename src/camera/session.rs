@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::intake::{Counters, Intake, count};
 use super::rhythm::Rhythm;
+use super::settle::Known;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
 use crate::frame::{Pool, Size};
 use crate::hub::Hub;
@@ -437,7 +438,7 @@ impl<'a> Locked<'a> {
             status.mode = Some(mode);
         }
         status.live_since = Some(Instant::now());
-        let intake = Intake::live(mode.size, self.leftover(), status.learned.luma);
+        let intake = Intake::live(mode.size, self.leftover(), Known { live: None, learned: status.learned.luma });
         drop(status);
         self.state.live = Some(Live { mode, intake, alive_at: Instant::now() });
         Ok(())

@@ -14,8 +14,8 @@ use parking_lot::{Condvar, Mutex};
 use super::histogram::Histogram;
 use super::intake::{Accepted, Intake, SETTLED_AFTER, count};
 use super::session::{Locked, Session};
-use super::settle::Rule;
-use super::{CameraError, Device, ErrorKind, Mode, RawFrame};
+use super::settle::{Known, Rule};
+use super::{CameraError, Device, ErrorKind, Mode};
 use crate::frame::{Frame, FrameInfo, Size};
 use crate::hub::Wait;
 use crate::jpeg;
@@ -48,8 +48,10 @@ pub struct StillSettings {
 pub struct Still {
     /// The picture; its sequence number counts stills.
     pub frame: Arc<Frame>,
-    /// Whether it had settled within the deadline.
+    /// Whether its picture was waited for and had settled within the deadline.
     pub is_settled: bool,
+    /// The rule under which it was taken.
+    pub rule: Rule,
     /// From the stop of the live stream to the first whole picture of the still's size; zero if there was no switch.
     pub switch: Duration,
 }
@@ -137,13 +139,14 @@ impl Stills {
         let asked = os::monotonic();
         let not_before = asked.saturating_sub(max_age);
         let deadline = Instant::now() + self.settings.deadline * 2 + MARGIN;
-        if let Some(still) = self.share(not_before, deadline)? {
+        let rule = rule.unwrap_or(self.settings.rule);
+        if let Some(still) = self.share(not_before, rule, deadline)? {
             count(&self.answered);
             return Ok(still);
         }
         let failed = CameraError::new(ErrorKind::Failed, "taking the still ended unexpectedly");
         let mut attempt = Attempt { stills: self, outcome: Err(failed) };
-        attempt.outcome = self.take_now(asked, rule.unwrap_or(self.settings.rule));
+        attempt.outcome = self.take_now(asked, rule);
         match &attempt.outcome {
             Ok(_) => count(&self.answered),
             Err(error) => {
@@ -154,13 +157,14 @@ impl Stills {
         attempt.outcome.clone()
     }
 
-    /// Waits for a still of another request that was exposed after `not_before`. Returns `None` when it is this request's
+    /// Waits for a still of another request that was exposed after `not_before` and waited for as `rule` says. Returns `None` when it is this request's
     /// turn to take one; the stills are marked busy then.
-    fn share(&self, not_before: Duration, deadline: Instant) -> Result<Option<Still>, CameraError> {
+    fn share(&self, not_before: Duration, rule: Rule, deadline: Instant) -> Result<Option<Still>, CameraError> {
         let mut state = self.state.lock();
         let mut seen = None;
         loop {
-            if let Some(still) = state.newest.as_ref().filter(|still| still.frame.captured_at().mono > not_before) {
+            let will_do = |still: &&Still| still.frame.captured_at().mono > not_before && still.rule.satisfies(rule);
+            if let Some(still) = state.newest.as_ref().filter(will_do) {
                 return Ok(Some(still.clone()));
             }
             // An attempt that began before this request, and failed since, answers it too.
@@ -191,7 +195,7 @@ impl Stills {
     }
 
     fn take_now(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
-        let known_luma = self.known_luma();
+        let known = self.known();
         let Some(mut locked) = self.session.lock_until(Instant::now() + self.settings.deadline) else {
             return Err(CameraError::new(ErrorKind::Failed, "the camera's driver does not answer"));
         };
@@ -202,7 +206,7 @@ impl Stills {
             drop(locked);
             return self.take_live(asked, rule);
         };
-        let taken = self.switch_and_take(&mut locked, Mode { size, fps: self.settings.fps }, rule, known_luma);
+        let taken = self.switch_and_take(&mut locked, Mode { size, fps: self.settings.fps }, rule, known);
         if let Err(error) = &taken {
             // Otherwise the capture thread would wait for a stream that is not there.
             locked.abandon_still(error);
@@ -218,7 +222,7 @@ impl Stills {
         locked: &mut Locked<'_>,
         want: Mode,
         rule: Rule,
-        known_luma: Option<f32>,
+        known: Known,
     ) -> Result<Still, CameraError> {
         let began = Instant::now();
         let mode = locked.start_still(want, STILL_BUFFERS)?;
@@ -226,7 +230,7 @@ impl Stills {
         debug!("switched to a still mode={mode} in={}ms", began.elapsed().as_millis());
         let deadline = Instant::now() + self.settings.deadline;
         let readiness = locked.open()?.readiness();
-        let mut intake = Intake::new(mode.size, locked.leftover(), rule, known_luma);
+        let mut intake = Intake::new(mode.size, locked.leftover(), rule, known);
         let mut newest: Option<Still> = None;
         while Instant::now() < deadline && !self.session.is_stopping() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -234,11 +238,19 @@ impl Stills {
                 continue;
             }
             let is_first = newest.is_none();
-            locked.open()?.take(&mut |raw| self.look(&raw, &mut intake, began, &mut newest))?;
+            let mut is_right = false;
+            locked.open()?.take(&mut |raw| {
+                let Ok(Accepted { picture, info }) = intake.accept(&raw, self.session.counters()) else { return };
+                is_right = info.is_settled;
+                let switch = newest.as_ref().map_or_else(|| began.elapsed(), |still| still.switch);
+                let info = FrameInfo { sequence: self.switches.load(Ordering::Relaxed), ..info };
+                let frame = self.session.pool().frame(info, picture.len(), |out| picture.append_to(out));
+                newest = Some(Still { frame, is_settled: is_right && rule == Rule::Auto, rule, switch });
+            })?;
             if is_first && newest.is_some() {
                 locked.call_first_picture_hook();
             }
-            if newest.as_ref().is_some_and(|still| still.is_settled) {
+            if is_right {
                 break;
             }
         }
@@ -251,27 +263,23 @@ impl Stills {
         Ok(still)
     }
 
-    /// Keeps a whole picture of the still's size.
-    fn look(&self, raw: &RawFrame<'_>, intake: &mut Intake, began: Instant, newest: &mut Option<Still>) {
-        let Ok(Accepted { picture, info }) = intake.accept(raw, self.session.counters()) else { return };
-        let switch = newest.as_ref().map_or_else(|| began.elapsed(), |still| still.switch);
-        let info = FrameInfo { sequence: self.switches.load(Ordering::Relaxed), ..info };
-        let frame = self.session.pool().frame(info, picture.len(), |out| picture.append_to(out));
-        *newest = Some(Still { frame, is_settled: info.is_settled, switch });
-    }
-
     /// The still where the camera has no larger size than the live stream's: a fresh live picture, settled.
     fn take_live(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
         let deadline = self.settings.deadline;
         let (frame, is_settled) = settled_frame(&self.session, asked, rule, deadline, Instant::now() + deadline)?;
-        Ok(Still { frame, is_settled, switch: Duration::ZERO })
+        Ok(Still { frame, is_settled: is_settled && rule == Rule::Auto, rule, switch: Duration::ZERO })
     }
 
-    /// Mean luma that a settled picture of this camera has: the live picture's, or the last settled one's.
-    fn known_luma(&self) -> Option<f32> {
-        let live = self.session.hub().newest_captured();
-        let live = live.filter(|frame| frame.is_settled() && self.session.live_for().is_some());
-        live.and_then(|frame| jpeg::mean_luma(frame.jpeg())).or(self.session.status().learned.luma)
+    /// What is known of this camera's brightness: from a settled live picture of a moment ago, and from earlier ones.
+    fn known(&self) -> Known {
+        let now = os::monotonic();
+        let is_recent = |frame: &Arc<Frame>| now.saturating_sub(frame.captured_at().mono) < SETTLED_AFTER;
+        let live = self.session.hub().newest_captured().filter(|frame| frame.is_settled() && is_recent(frame));
+        let live = live.and_then(|frame| jpeg::mean_luma(frame.jpeg()));
+        if live.is_some() && self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER) {
+            self.session.learn(|learned| learned.luma = live);
+        }
+        Known { live, learned: self.session.status().learned.luma }
     }
 
     fn learn(&self, still: &Still, intake: &Intake, settle: Duration) {
@@ -289,8 +297,12 @@ impl Stills {
         self.session.learn(|learned| {
             learned.switch = mean(learned.switch, still.switch);
             learned.settle = mean(learned.settle, settle);
-            // Even of one that did not settle: where it is dark, the next still must not wait in vain again.
-            learned.luma = intake.settling().luma().or(learned.luma);
+            // It falls only by a picture that was waited for to the deadline: where it is dark, the next still must not wait
+            // in vain again. What could not be measured teaches nothing.
+            let measured = intake.settling().luma();
+            if measured.is_some() && (measured > learned.luma || !still.is_settled) {
+                learned.luma = measured;
+            }
         });
     }
 }
