@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::camera::intake::{Counters, Intake, Rejected};
 use crate::camera::settle::{Known, Rule};
-use crate::camera::still::still_size;
+use crate::camera::still::{still_rate, still_size};
 use crate::camera::{
     CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source,
     v4l2::{self, diagnose},
@@ -141,9 +141,13 @@ fn examine(
         ),
     ];
     report.extend(live.report());
-    if let Some(size) = still_size(device, config.still.size).filter(|size| *size != mode.size) {
+    let offers = device.offers();
+    let size = still_size(&offers, config.still.size, |_| false);
+    if size != mode.size {
         let switching = Instant::now();
-        let still = device.start(Mode { size, fps: config.still.fps }, 2)?;
+        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
+        let fps = config.still.fps.or_else(|| still_rate(rates.unwrap_or_default()));
+        let still = device.start(Mode { size, fps }, 2)?;
         let mut look = Look::new(still.size, Some(mode.size));
         look.until(device, FIRST, |look| look.whole() > 0)?;
         if look.whole() == 0 {

@@ -179,7 +179,14 @@ pub struct FrameInfo {
 /// Without it each frame would cost an allocation and fresh zeroed pages from the kernel.
 #[derive(Default)]
 pub struct Pool {
-    spare: Mutex<Vec<Vec<u8>>>,
+    spare: Mutex<Spare>,
+}
+
+#[derive(Default)]
+struct Spare {
+    buffers: Vec<Vec<u8>>,
+    /// Room that the newest frame needed: buffers of another order of size, a still's, are not kept for the next ones.
+    needed: usize,
 }
 
 impl Pool {
@@ -216,12 +223,11 @@ impl Pool {
 
     fn take(&self, capacity: usize) -> Vec<u8> {
         let mut spare = self.spare.lock();
-        // One that is far too large (a still's) would waste memory in a ring of small frames.
-        let fits = |buffer: &Vec<u8>| buffer.capacity() >= capacity && buffer.capacity() <= 2 * capacity;
-        if let Some(at) = spare.iter().position(fits) {
-            return spare.swap_remove(at);
+        spare.needed = capacity;
+        if let Some(at) = spare.buffers.iter().position(|buffer| fits(buffer, capacity)) {
+            return spare.buffers.swap_remove(at);
         }
-        spare.pop();
+        spare.buffers.pop();
         drop(spare);
         // An eighth more, since the next picture of the same scene may be a little larger.
         Vec::with_capacity(capacity + capacity / 8)
@@ -230,10 +236,17 @@ impl Pool {
     fn put(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut spare = self.spare.lock();
-        if spare.len() < Self::SPARE {
-            spare.push(buffer);
+        let needed = spare.needed;
+        spare.buffers.retain(|kept| kept.capacity() <= 2 * needed);
+        if spare.buffers.len() < Self::SPARE && buffer.capacity() <= 2 * needed {
+            spare.buffers.push(buffer);
         }
     }
+}
+
+/// A buffer that is far too large would waste memory in a ring of small frames.
+fn fits(buffer: &Vec<u8>, capacity: usize) -> bool {
+    buffer.capacity() >= capacity && buffer.capacity() <= 2 * capacity
 }
 
 /// A frame for tests: its number, its time and how many bytes.
@@ -274,6 +287,11 @@ mod tests {
         drop(second);
         let small = pool.frame(info(3), 100, |out| out.resize(out.len() + 100, 3));
         assert!(small.memory() < 1000);
+        let still = pool.frame(info(4), 1_000_000, |out| out.resize(out.len() + 1_000_000, 4));
+        let next = pool.frame(info(5), 100, |out| out.resize(out.len() + 100, 5));
+        drop([still, small, next]);
+        let kept: usize = pool.spare.lock().buffers.iter().map(Vec::capacity).sum();
+        assert!(kept < 2_000, "a still's buffer is given back: {kept} bytes");
     }
 
     #[test]

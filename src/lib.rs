@@ -75,7 +75,7 @@ pub fn run(
     system::resources::provide(app.most_connections());
     say_replay(&config.ring, &config.live);
 
-    let capture = Capture::new(session.clone(), config.max_fps, config.idle);
+    let capture = Capture::new(session.clone(), config.capture);
     let capture = thread::Builder::new()
         .name("capture".into())
         .spawn(move || capture.run())

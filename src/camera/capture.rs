@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 
 use super::intake::count;
+use super::patience::Patience;
 use super::session::{Locked, Phase, Session};
 use super::{CameraError, ErrorKind};
 use crate::hub::{Made, Publisher};
+use crate::system::os;
 
 /// Longest sleep of the capture thread, so that a stop or a stall is noticed.
 const TICK: Duration = Duration::from_millis(250);
@@ -18,10 +20,21 @@ const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between attempts to open the camera while nobody does.
 const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
-/// No whole picture for this long, or for ten periods, is a stall.
-const STALL: Duration = Duration::from_secs(2);
-/// A camera that never sends a first picture in time is given twice as long each time, up to this.
-const STALL_MAX: Duration = Duration::from_secs(16);
+/// A camera that sends so much more than the rate asked for ignores it.
+const RATE_TOLERANCE: f64 = 1.2;
+/// Pictures after which that can be told.
+const RATE_PICTURES: u32 = 20;
+
+/// How the capture thread works.
+#[derive(Debug, Clone, Copy)]
+pub struct CaptureSettings {
+    /// Viewers get at most so many frames per second; `None` gives them all.
+    pub max_fps: Option<f64>,
+    /// The camera is closed when nobody has wanted pictures for so long; `None` keeps it open.
+    pub idle: Option<Duration>,
+    /// A shorter silence of the camera is never a stall.
+    pub stall_timeout: Duration,
+}
 
 /// What the capture thread is needed for just now.
 enum Need {
@@ -37,18 +50,16 @@ enum Need {
 pub struct Capture {
     session: Arc<Session>,
     publisher: Publisher,
-    /// The camera is closed when nobody has wanted pictures for so long; `None` keeps it open.
-    idle: Option<Duration>,
-    /// How long the camera may be silent.
-    patience: Duration,
+    settings: CaptureSettings,
+    patience: Patience,
 }
 
 impl Capture {
     /// Creates the state of a capture thread. It opens the camera once even if nobody wants pictures, so that the log
     /// says at the start what is there.
-    pub fn new(session: Arc<Session>, max_fps: Option<f64>, idle: Option<Duration>) -> Self {
-        let publisher = Publisher::new(session.hub().clone(), session.pool().clone(), max_fps);
-        Self { session, publisher, idle, patience: STALL }
+    pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
+        let publisher = Publisher::new(session.hub().clone(), session.pool().clone(), settings.max_fps);
+        Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout) }
     }
 
     /// Runs until the session is stopped; call [`Hub::close`](crate::hub::Hub::close) then too, which wakes it.
@@ -59,6 +70,7 @@ impl Capture {
         while !self.session.is_stopping() {
             let done = catch_unwind(AssertUnwindSafe(|| self.iterate()));
             let done = done.unwrap_or_else(|_| {
+                self.session.lock().close();
                 let message = "the capture thread had an internal error (a panic); the camera is opened again";
                 Err(CameraError::new(ErrorKind::Failed, message))
             });
@@ -88,7 +100,7 @@ impl Capture {
     }
 
     fn need(&self) -> Need {
-        let (Some(idle), Some(unwatched)) = (self.idle, self.session.hub().unwatched_for()) else {
+        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.session.hub().unwatched_for()) else {
             return Need::Pictures;
         };
         let is_open = self.session.lock().is_open();
@@ -99,28 +111,34 @@ impl Capture {
         }
     }
 
-    /// Publishes one picture, or waits one tick without any.
+    /// Publishes one picture, or waits one tick without any. After an error the camera is closed.
     fn step(&mut self) -> Result<(), CameraError> {
+        let session = self.session.clone();
         let (readiness, generation) = {
-            let mut locked = self.session.lock();
-            (locked.go_live()?, locked.generation())
+            let mut locked = session.lock();
+            let readiness = locked.go_live().inspect_err(|_| _ = locked.close())?;
+            (readiness, locked.generation())
         };
         let waited = readiness.wait(TICK);
         // The descriptor must not outlive the camera: while it is open, a replugged one gets another node.
         drop(readiness);
-        let session = self.session.clone();
         let mut locked = session.lock();
+        // Somebody else has used the camera since: what came of waiting is of no interest.
         if locked.generation() != generation {
             return Ok(());
         }
-        let made = if waited? { self.take(&mut locked)? } else { None };
-        let Some(made) = made else {
-            return self.watch_for_stall(&mut locked);
+        let taken = waited.and_then(|is_ready| if is_ready { self.take(&mut locked) } else { Ok(None) });
+        let made = match taken {
+            Ok(Some(made)) => made,
+            Ok(None) => return self.watch_for_stall(&mut locked).inspect_err(|_| _ = locked.close()),
+            Err(error) => {
+                locked.close();
+                return Err(error);
+            }
         };
         drop(locked);
-        self.patience = STALL;
         // Without the camera mutex, and last, so that whoever is woken finds the camera as it is.
-        let counters = self.session.counters();
+        let counters = session.counters();
         count(if self.publisher.publish(made) { &counters.frames } else { &counters.thinned });
         Ok(())
     }
@@ -134,32 +152,46 @@ impl Capture {
             let Ok(accepted) = live.intake.accept(&raw, counters) else { return };
             let picture = accepted.picture;
             taken = Some(publisher.make(accepted.info, picture.len(), |out| picture.append_to(out)));
-            live.alive_at = Instant::now();
-            live.mode.size = live.intake.size();
         })?;
         let Some(made) = taken else { return Ok(None) };
-        let is_first = live.intake.pictures() == 1;
+        let silent = std::mem::replace(&mut live.alive_at, Instant::now()).elapsed();
+        let pictures = live.intake.pictures();
+        live.mode.size = live.intake.size();
+        let is_first = pictures == 1;
         if is_first {
+            self.patience.note_first(silent);
             locked.call_first_picture_hook();
+        } else {
+            self.patience.note_gap(silent);
         }
-        locked.note_live_picture(made.captured_at().mono);
+        locked.note_live_picture(made.captured_at().mono, is_first);
+        if pictures == RATE_PICTURES {
+            self.hold_to_rate();
+        }
         Ok(Some(made))
+    }
+
+    /// Thins viewers to the rate that was asked for, where the camera ignores it.
+    fn hold_to_rate(&mut self) {
+        let Some(asked) = self.session.live_mode().fps else { return };
+        let rate = self.session.rhythm().rate(os::monotonic());
+        if rate > asked * RATE_TOLERANCE && self.publisher.limit_to(asked) {
+            info!("the camera sends {rate:.1} frames per second where {asked} were asked for; viewers get {asked}");
+        }
     }
 
     fn watch_for_stall(&mut self, locked: &mut Locked<'_>) -> Result<(), CameraError> {
         let Some((_, live)) = locked.live() else { return Ok(()) };
-        let periods = live.mode.fps.map_or(Duration::ZERO, |fps| Duration::from_secs_f64(10.0 / fps.max(0.1)));
+        let interval = live.mode.fps.map(|fps| Duration::from_secs_f64(1.0 / fps.max(0.01)));
         let silent = live.alive_at.elapsed();
         let has_pictures = live.intake.pictures() > 0;
-        // A camera that is slow to switch to a still is as slow to come back.
-        let switch = if has_pictures { None } else { self.session.status().learned.switch };
-        let switch = switch.map_or(Duration::ZERO, |time| time * 2 + STALL);
-        if silent < periods.max(self.patience).max(switch) {
+        if silent < self.patience.limit(interval, has_pictures) {
             return Ok(());
         }
+        self.patience.note_stall();
         let silent = silent.as_secs_f64();
         if !has_pictures {
-            self.patience = (self.patience * 2).min(STALL_MAX);
+            locked.note_silence();
             let message = format!("the camera streams, but sent no whole picture in {silent:.1} s");
             return Err(CameraError::new(ErrorKind::Failed, message));
         }

@@ -19,8 +19,8 @@ const UNEXPECTED_SIZE_LIMIT: u32 = 10;
 const REORDERED: u32 = 4;
 /// A live stream that has delivered pictures for so long counts as settled.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// A driver's time stamp that is older than this cannot be true.
-const OLDEST_STAMP: Duration = Duration::from_secs(5);
+/// A driver may stamp a picture so long before its stream started, as its exposure began then.
+const EARLIEST_STAMP: Duration = Duration::from_secs(1);
 
 /// Totals of the camera since the start of the program. Each counts events, for `/state` and `/metrics`.
 #[derive(Default)]
@@ -92,7 +92,11 @@ pub enum Rejected {
 /// The judge of one stream's buffers, from its start to its end.
 pub struct Intake {
     size: Size,
+    /// CLOCK_MONOTONIC.
+    started_at: Duration,
     driver_sequence: Option<u32>,
+    /// The last time that the driver gave and that can be true.
+    last_stamp: Duration,
     last_exposure: Duration,
     /// Pictures of this size may be left over from before a switch: it is never taken for the stream's.
     leftover: Option<Size>,
@@ -111,7 +115,9 @@ impl Intake {
     pub fn new(size: Size, leftover: Option<Size>, rule: Rule, known: Known) -> Self {
         Self {
             size,
+            started_at: os::monotonic(),
             driver_sequence: None,
+            last_stamp: Duration::ZERO,
             last_exposure: Duration::ZERO,
             leftover: leftover.filter(|leftover| *leftover != size),
             unexpected: None,
@@ -216,11 +222,15 @@ impl Intake {
         true
     }
 
-    /// The driver's time of exposure, where it can be true; else the time now. Times of one stream never go back.
+    /// The driver's time of exposure, where it can be true; else the time now. Frames may be old, after SIGSTOP for example,
+    /// but not older than their stream. Times of one stream never go back.
     fn stamp(&mut self, exposed_at: Option<Duration>) -> Stamp {
         let now = os::monotonic();
-        let is_plausible = |at: &Duration| *at > self.last_exposure && *at <= now && now - *at < OLDEST_STAMP;
-        let mono = exposed_at.filter(is_plausible).unwrap_or(now);
+        let earliest = self.started_at.saturating_sub(EARLIEST_STAMP).max(self.last_stamp);
+        let is_plausible = |at: &Duration| *at > earliest && *at <= now;
+        let stamp = exposed_at.filter(is_plausible);
+        self.last_stamp = stamp.unwrap_or(self.last_stamp);
+        let mono = stamp.unwrap_or(now).max(self.last_exposure + Duration::from_micros(1)).min(now);
         self.last_exposure = mono;
         Stamp { mono, real: os::realtime().saturating_sub(now - mono) }
     }

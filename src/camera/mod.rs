@@ -8,6 +8,7 @@ pub mod capture;
 pub mod controls;
 pub mod histogram;
 pub mod intake;
+pub mod patience;
 pub mod rhythm;
 #[cfg(test)]
 mod scripted;
@@ -28,6 +29,13 @@ use crate::frame::Size;
 pub trait Source: Send + Sync {
     /// Opens it. Nothing streams yet.
     fn open(&self) -> Result<Box<dyn Device>, CameraError>;
+
+    /// Notes that the camera opened last has delivered its first picture.
+    fn note_first_picture(&self) {}
+
+    /// Notes that the camera opened last was started and never delivered a picture: where any camera will do, another one
+    /// may be opened next.
+    fn note_silence(&self) {}
 }
 
 /// An open camera. Dropping it stops the stream and closes the descriptor.
@@ -144,6 +152,23 @@ impl CameraError {
     /// An error of this kind with its text.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
+    }
+
+    /// Adds which smaller mode to try where the bus cannot carry `mode`. `options` begins the names of the options to set.
+    pub fn with_advice(self, offers: &[Offer], mode: Mode, options: &str) -> Self {
+        let smaller = offers.iter().rev().map(|offer| offer.size).find(|size| size.area() < mode.size.area());
+        let rates =
+            offers.iter().find(|offer| offer.size == mode.size).map(|offer| offer.fps.as_slice()).unwrap_or_default();
+        let now = mode.fps.or(rates.first().copied());
+        let slower = rates.iter().find(|fps| now.is_some_and(|now| **fps < now - 0.5));
+        let smaller = smaller.map(|size| format!("{options}size {size}"));
+        let hints: Vec<String> =
+            slower.map(|fps| format!("{options}fps {fps:.0}")).into_iter().chain(smaller).collect();
+        let hint = match hints.is_empty() {
+            true => "unplug other devices from the same USB hub".into(),
+            false => format!("try {}, or another USB socket", hints.join(" or ")),
+        };
+        Self::new(self.kind, format!("{self} for {mode}; {hint}"))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::capture::Capture;
+use super::capture::{Capture, CaptureSettings};
 use super::intake::Counters;
 use super::session::{Phase, Session};
 use super::settle::Rule;
@@ -199,7 +199,10 @@ impl Stage {
         let live = Mode { size: LIVE, fps: Some(30.0) };
         let session = Session::new(Box::new(source), live, hub.clone(), None);
         let stills = Stills::new(session.clone(), still);
-        let capture = Capture::new(session.clone(), max_fps, None);
+        let capture = Capture::new(
+            session.clone(),
+            CaptureSettings { max_fps, idle: None, stall_timeout: Duration::from_secs(2) },
+        );
         let watch = hub.watch();
         let thread = std::thread::spawn(move || {
             let _watch = watch;

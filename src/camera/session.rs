@@ -109,6 +109,8 @@ pub struct Status {
     pub mode: Option<Mode>,
     /// What stills and live pictures have taught about this camera.
     pub learned: Learned,
+    /// "camera opened" was logged, and no picture has come since.
+    is_opening_logged: bool,
     /// When the live stream started; `None` while there is none.
     live_since: Option<Instant>,
     /// When it was stopped for a still, until its next picture.
@@ -153,6 +155,7 @@ impl Session {
             identity: None,
             mode: None,
             learned: Learned::default(),
+            is_opening_logged: false,
             live_since: None,
             away_since: None,
             opened_at: None,
@@ -206,11 +209,15 @@ impl Session {
 
     /// Why no pictures can be had; `None` while they can, or while the camera sleeps on purpose.
     pub fn health_problem(&self) -> Option<String> {
+        let status = self.status();
+        // A still has a deadline of its own.
         let is_hung = || {
-            let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
-            self.hub.newest_captured().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
+            status.away_since.is_none() && {
+                let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
+                self.hub.newest_captured().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
+            }
         };
-        match self.status().phase {
+        match status.phase {
             Phase::Asleep => None,
             Phase::Live => is_hung().then(|| self.reason()),
             Phase::Starting | Phase::Lost(_) => Some(self.reason()),
@@ -221,6 +228,7 @@ impl Session {
     pub fn reason(&self) -> String {
         match self.status().phase {
             Phase::Asleep | Phase::Starting => "the camera is starting and has sent no whole picture yet".into(),
+            Phase::Live if self.is_switching() => "a full-resolution still is being taken".into(),
             Phase::Live => "the camera has stopped sending pictures".into(),
             Phase::Lost(why) => why,
         }
@@ -329,9 +337,8 @@ impl Session {
         Ok(())
     }
 
-    /// Closes the camera and notes why, logging it only when that is news.
+    /// Notes why the camera, which is closed, cannot be had, logging it only when that is news.
     pub fn mark_lost(&self, error: &CameraError, retry: Duration) {
-        self.lock().close();
         let phase = Phase::Lost(error.message.clone());
         let mut status = self.status.lock();
         if status.phase != phase {
@@ -392,8 +399,11 @@ impl<'a> Locked<'a> {
             state.generation += 1;
             count(&session.counters.opens);
             let identity = device.identity().clone();
-            info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
             let mut status = session.status.lock();
+            // Once, not at each attempt to start a camera that another program uses.
+            if !std::mem::replace(&mut status.is_opening_logged, true) || status.identity.as_ref() != Some(&identity) {
+                info!("camera opened device={} card=\"{}\" bus={}", identity.node, identity.card, identity.bus);
+            }
             if status.phase == Phase::Asleep {
                 status.phase = Phase::Starting;
             }
@@ -426,7 +436,7 @@ impl<'a> Locked<'a> {
     /// Those of opening and of starting the camera.
     pub fn restart_live(&mut self) -> Result<(), CameraError> {
         let want = self.session.live_mode;
-        let mode = self.start(want, LIVE_BUFFERS)?;
+        let mode = self.start(want, LIVE_BUFFERS, "--")?;
         *self.session.rhythm.lock() = Rhythm::default();
         let mut status = self.session.status.lock();
         if status.mode != Some(mode) {
@@ -455,13 +465,19 @@ impl<'a> Locked<'a> {
             status.live_since = None;
             status.away_since.get_or_insert_with(Instant::now);
         }
-        self.start(want, buffers)
+        self.start(want, buffers, "--still-")
     }
 
-    fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+    fn start(&mut self, want: Mode, buffers: u32, options: &str) -> Result<Mode, CameraError> {
         self.state.live = None;
         self.state.generation += 1;
-        let mode = self.open()?.start(want, buffers)?;
+        let device = self.open()?;
+        let mode = match device.start(want, buffers) {
+            Err(error) if error.kind == ErrorKind::Bandwidth => {
+                return Err(error.with_advice(&device.offers(), want, options));
+            }
+            started => started?,
+        };
         self.state.sizes = [Some(mode.size), self.state.sizes[0]];
         Ok(mode)
     }
@@ -484,17 +500,27 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC). Only then is the stream back from a still.
-    pub fn note_live_picture(&mut self, mono: Duration) {
+    /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC), the first of its stream or a later one. Only then is
+    /// the stream back from a still.
+    pub fn note_live_picture(&mut self, mono: Duration, is_first: bool) {
         self.session.rhythm.lock().add(mono);
+        if is_first {
+            self.session.source.note_first_picture();
+        }
         let mut status = self.session.status.lock();
         if let Some(since) = status.away_since.take() {
             status.learned.pause = Some(since.elapsed());
         }
+        status.is_opening_logged = false;
         if status.phase != Phase::Live {
             status.phase = Phase::Live;
             info!("pictures are coming");
         }
+    }
+
+    /// Notes that a stream never delivered a picture.
+    pub fn note_silence(&mut self) {
+        self.session.source.note_silence();
     }
 
     /// Notes why there are no live pictures although the camera is open.

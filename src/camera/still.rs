@@ -15,7 +15,7 @@ use super::histogram::Histogram;
 use super::intake::{Accepted, Intake, SETTLED_AFTER, count};
 use super::session::{Locked, Session};
 use super::settle::{Known, Rule};
-use super::{CameraError, Device, ErrorKind, Mode};
+use super::{CameraError, ErrorKind, Mode, Offer};
 use crate::frame::{Frame, FrameInfo, Size};
 use crate::hub::Wait;
 use crate::jpeg;
@@ -82,6 +82,20 @@ struct State {
     failure: Option<CameraError>,
     newest: Option<Still>,
     switched_at: Option<Instant>,
+    sizes: Sizes,
+}
+
+/// What was learned about one camera's still sizes.
+#[derive(Default)]
+struct Sizes {
+    /// Card, USB id and serial number.
+    camera: [String; 3],
+    /// Sizes that gave no picture, or never settled.
+    bad: Vec<Size>,
+    /// The size that did not settle last time.
+    unsettled: Option<Size>,
+    /// Sizes that were asked for and gave the live stream's: no switch is needed for them.
+    needless: Vec<Size>,
 }
 
 /// Ends an attempt, whatever became of it, so that no request waits for ever.
@@ -201,19 +215,38 @@ impl Stills {
         };
         // Only now, so that a cold camera is opened for the still, not first for the live stream.
         let _watch = self.session.hub().watch();
-        let live = self.session.live_mode().size;
-        let Some(size) = still_size(locked.open()?, self.settings.size).filter(|size| *size != live) else {
+        let Some(want) = self.mode(&mut locked)? else {
             drop(locked);
             return self.take_live(asked, rule);
         };
-        let taken = self.switch_and_take(&mut locked, Mode { size, fps: self.settings.fps }, rule, known);
+        let taken = self.switch_and_take(&mut locked, want, rule, known);
         if let Err(error) = &taken {
             // Otherwise the capture thread would wait for a stream that is not there.
             locked.abandon_still(error);
         }
         locked.unlock_fair();
-        self.state.lock().switched_at = Some(Instant::now());
+        let mut state = self.state.lock();
+        state.switched_at = Some(Instant::now());
+        state.sizes.learn(want.size, &taken);
         taken
+    }
+
+    /// The mode to switch to; `None` where a live picture is as large.
+    fn mode(&self, locked: &mut Locked<'_>) -> Result<Option<Mode>, CameraError> {
+        let live = locked.live().map(|(_, live)| live.mode.size).or(self.session.status().mode.map(|mode| mode.size));
+        let live = live.unwrap_or(self.session.live_mode().size);
+        let device = locked.open()?;
+        let identity = device.identity();
+        let mut state = self.state.lock();
+        state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
+        let offers = device.offers();
+        let is_bad = |size: &Size| state.sizes.bad.contains(size);
+        let size = still_size(&offers, self.settings.size, is_bad);
+        if size == live || state.sizes.needless.contains(&size) {
+            return Ok(None);
+        }
+        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
+        Ok(Some(Mode { size, fps: self.settings.fps.or_else(|| still_rate(rates.unwrap_or_default())) }))
     }
 
     /// Takes the picture and leaves the camera in the still's mode, with the capture thread's way back prepared.
@@ -225,7 +258,11 @@ impl Stills {
         known: Known,
     ) -> Result<Still, CameraError> {
         let began = Instant::now();
+        let live = self.session.status().mode.map(|mode| mode.size);
         let mode = locked.start_still(want, STILL_BUFFERS)?;
+        if live == Some(mode.size) {
+            self.state.lock().sizes.needless.push(want.size);
+        }
         count(&self.switches);
         debug!("switched to a still mode={mode} in={}ms", began.elapsed().as_millis());
         let deadline = Instant::now() + self.settings.deadline;
@@ -342,17 +379,56 @@ pub fn settled_frame(
                 frame.position() >= count || session.live_for().is_some_and(|time| time >= SETTLED_AFTER)
             }
         };
-        if has_settled {
-            return Ok((frame, true));
+        if has_settled || Instant::now() >= deadline {
+            return Ok((frame, has_settled));
         }
         newest = Some(frame);
     }
 }
 
-/// The size to ask for; `None` where the camera offers just one, or does not say.
-pub fn still_size(device: &dyn Device, wanted: Option<Size>) -> Option<Size> {
-    let offers = device.offers();
-    let largest = offers.iter().map(|offer| offer.size).max_by_key(|size| size.area())?;
-    let size = wanted.unwrap_or(largest);
-    (offers.len() > 1 || size != largest).then_some(size)
+impl Sizes {
+    /// Forgets everything if this is another camera.
+    fn begin(&mut self, camera: [String; 3]) {
+        if self.camera != camera {
+            *self = Self { camera, ..Self::default() };
+        }
+    }
+
+    /// Notes what became of a still of this size: one that fails, or does not settle twice in a row, is not tried again,
+    /// since each attempt costs everybody seconds of the live picture.
+    fn learn(&mut self, size: Size, taken: &Result<Still, CameraError>) {
+        let is_bad = match taken {
+            Err(error) => error.kind != ErrorKind::Absent,
+            Ok(still) if still.rule == Rule::Auto && !still.is_settled => self.unsettled.replace(size) == Some(size),
+            Ok(_) => {
+                self.unsettled = None;
+                false
+            }
+        };
+        if is_bad && !self.bad.contains(&size) {
+            warn!("stills of {size} fail or never settle with this camera; the next smaller size is tried from now on");
+            self.unsettled = None;
+            self.bad.push(size);
+        }
+    }
+}
+
+/// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.
+pub fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size) -> bool) -> Size {
+    const MORE_THAN_ANY: Size = Size::new(16_384, 16_384);
+    let listed = || offers.iter().map(|offer| offer.size);
+    if let Some(wanted) = wanted.filter(|wanted| !is_bad(wanted)) {
+        return wanted;
+    }
+    let limit = wanted.map_or(u64::MAX, |wanted| wanted.area());
+    let good = listed().filter(|size| !is_bad(size) && size.area() <= limit).max_by_key(|size| size.area());
+    // Where all have failed, they are tried once more.
+    good.or_else(|| listed().max_by_key(|size| size.area())).unwrap_or(wanted.unwrap_or(MORE_THAN_ANY))
+}
+
+/// The rate to ask for: the fastest one, since a camera's own may be its slowest, but not more than leaves time to expose.
+pub fn still_rate(rates: &[f64]) -> Option<f64> {
+    let fastest = |rates: &mut dyn Iterator<Item = f64>| rates.max_by(f64::total_cmp);
+    fastest(&mut rates.iter().copied().filter(|fps| *fps <= 30.5))
+        .or_else(|| rates.iter().copied().min_by(f64::total_cmp))
 }

@@ -11,6 +11,7 @@ use argh::FromArgs;
 use log::{Level, LevelFilter};
 
 use crate::camera::Mode;
+use crate::camera::capture::CaptureSettings;
 use crate::camera::controls::Wish;
 use crate::camera::settle::Rule;
 use crate::camera::still::StillSettings;
@@ -53,6 +54,10 @@ struct Args {
     /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
     #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
+    /// how long a camera may be silent before its stream is restarted, if it was never silent for so long before (default
+    /// 2)
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
+    stall_timeout: Duration,
     /// size of full-resolution stills: max, or the camera's nearest to this (default max)
     #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
     still_size: Option<Size>,
@@ -158,16 +163,14 @@ pub struct Config {
     pub socket_mode: u32,
     /// Size and rate of the live stream.
     pub live: Mode,
-    /// Let go of the camera after so long unwatched; `None` keeps it.
-    pub idle: Option<Duration>,
+    /// How the capture thread works.
+    pub capture: CaptureSettings,
     /// How stills are taken.
     pub still: StillSettings,
     /// Controls to set whenever the camera is opened.
     pub wishes: Vec<Wish>,
     /// How clients are answered.
     pub http: http::Settings,
-    /// Most frames per second for everybody; `None` does not limit them.
-    pub max_fps: Option<f64>,
     /// Frames kept for `mode=all` and clips.
     pub ring: RingSettings,
     /// How long one lock-step viewer may keep the others waiting.
@@ -260,7 +263,11 @@ impl Config {
             listen: args.listen,
             socket_mode: args.socket_mode,
             live: Mode { size: args.size, fps: args.fps },
-            idle: Some(args.idle).filter(|idle| !idle.is_zero()),
+            capture: CaptureSettings {
+                max_fps: args.max_fps,
+                idle: Some(args.idle).filter(|idle| !idle.is_zero()),
+                stall_timeout: args.stall_timeout,
+            },
             still: StillSettings {
                 size: args.still_size,
                 fps: args.still_fps,
@@ -268,7 +275,6 @@ impl Config {
                 deadline: args.still_deadline,
                 min_interval: args.still_min_interval,
             },
-            max_fps: args.max_fps,
             wishes: args.control,
             http: http::Settings {
                 admission: Admission {
@@ -434,7 +440,7 @@ mod tests {
         assert_eq!(config.listen, []);
         assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
-        assert_eq!((config.idle, config.max_fps), (Some(Duration::from_secs(5)), None));
+        assert_eq!((config.capture.idle, config.capture.max_fps), (Some(Duration::from_secs(5)), None));
         let Admission { max_clients, max_per_address, mode } = config.http.admission;
         assert_eq!((max_clients, max_per_address, mode), (64, None, http::DeliveryMode::Newest));
         let RingSettings { memory, replay } = config.ring;
@@ -447,7 +453,7 @@ mod tests {
     fn options_take_their_value_with_and_without_an_equals_sign() {
         for line in ["--size 1280x720 --idle 0 --listen [::1]:0", "--size=1280x720 --idle=0 --listen=[::1]:0"] {
             let config = parse(line).unwrap_or_else(|exit| panic!("{exit:?}"));
-            assert_eq!((config.live.size, config.idle), (Size::new(1280, 720), None));
+            assert_eq!((config.live.size, config.capture.idle), (Size::new(1280, 720), None));
             assert_eq!(config.listen, ["[::1]:0".parse().unwrap()]);
         }
     }

@@ -62,7 +62,12 @@ impl Response {
 
     /// 503: what is wrong, and when to ask again.
     pub fn unavailable(why: impl Into<String>) -> Self {
-        Self::text(503, why).with("Retry-After", "2")
+        Self::unavailable_for(2, why)
+    }
+
+    /// 503: what is wrong, and after how many seconds to ask again.
+    pub fn unavailable_for(seconds: u32, why: impl Into<String>) -> Self {
+        Self::text(503, why).with("Retry-After", seconds.to_string())
     }
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {

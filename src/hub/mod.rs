@@ -294,6 +294,7 @@ pub struct Publisher {
     hub: Arc<Hub>,
     pool: Arc<Pool>,
     sequence: u64,
+    max_fps: Option<f64>,
     limit: Option<Pace>,
 }
 
@@ -313,7 +314,16 @@ impl Made {
 impl Publisher {
     /// Creates a publisher; viewers get at most `max_fps` frames per second.
     pub fn new(hub: Arc<Hub>, pool: Arc<Pool>, max_fps: Option<f64>) -> Self {
-        Self { hub, pool, sequence: 0, limit: max_fps.map(Pace::new) }
+        Self { hub, pool, sequence: 0, max_fps, limit: max_fps.map(Pace::new) }
+    }
+
+    /// Holds viewers to this rate too. Returns `false` if they are held to a lower or the same rate already.
+    pub fn limit_to(&mut self, fps: f64) -> bool {
+        let is_new = self.max_fps.is_none_or(|known| fps < known);
+        if is_new {
+            (self.max_fps, self.limit) = (Some(fps), Some(Pace::new(fps)));
+        }
+        is_new
     }
 
     /// Makes a frame of `length` bytes that `fill` writes. `info.sequence` is set here.

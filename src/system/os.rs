@@ -129,6 +129,12 @@ pub fn passed_descriptors() -> Vec<(OwnedFd, String)> {
     passed.filter_map(own).collect()
 }
 
+/// Closes a descriptor whose owner was given up with `mem::forget`, so that nobody else will close or use it.
+pub fn close_descriptor(fd: RawFd) {
+    // SAFETY: the caller's word is that nobody else owns the descriptor any more.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
 /// What this process uses, as far as /proc says.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Process {

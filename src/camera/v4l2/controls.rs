@@ -1,4 +1,4 @@
-//! Controls through V4L2's extended control ioctls. One of two files with unsafe code.
+//! Controls through V4L2's extended control ioctls.
 //!
 //! `v4l` 0.14 has functions for this, but they panic at a control of a type that it does not know, and state a size
 //! of 8 bytes for integers. Only its `ioctl` and its numbers are used.
@@ -12,30 +12,12 @@ use v4l::v4l_sys::{V4L2_CTRL_FLAG_DISABLED, V4L2_CTRL_FLAG_NEXT_CTRL};
 use v4l::v4l_sys::{v4l2_ext_control, v4l2_ext_controls, v4l2_query_ext_ctrl, v4l2_querymenu};
 use v4l::v4l2::vidioc::{_IOC_TYPE, VIDIOC_G_EXT_CTRLS, VIDIOC_QUERY_EXT_CTRL, VIDIOC_QUERYMENU, VIDIOC_S_EXT_CTRLS};
 
+use super::ioctl::{Plain, call};
 use crate::camera::controls::{Control, Controls, INACTIVE, Kind, WRITE_ONLY};
 use crate::camera::{CameraError, ErrorKind};
 
 /// No menu is longer; a driver may state any maximum.
 const MOST_ENTRIES: i64 = 256;
-
-/// A C struct that ioctls fill: all zeroes are a value of it, and any bytes that a driver writes are.
-///
-/// # Safety
-/// Both must be true of the type.
-unsafe trait Plain: Sized {
-    fn zeroed() -> Self {
-        // SAFETY: this is what the trait promises.
-        unsafe { std::mem::zeroed() }
-    }
-}
-// SAFETY: integers, arrays and unions of integers, and pointers, which may be null.
-unsafe impl Plain for v4l2_query_ext_ctrl {}
-// SAFETY: as above.
-unsafe impl Plain for v4l2_querymenu {}
-// SAFETY: as above.
-unsafe impl Plain for v4l2_ext_control {}
-// SAFETY: as above.
-unsafe impl Plain for v4l2_ext_controls {}
 
 /// The controls behind one descriptor.
 pub struct V4l2Controls {
@@ -48,23 +30,11 @@ impl V4l2Controls {
         Self { handle }
     }
 
-    /// # Safety
-    /// `request` must be an ioctl that takes a `T`, and the pointers in `argument` must be valid.
-    unsafe fn ioctl<T: Plain>(&self, request: _IOC_TYPE, argument: &mut T) -> io::Result<()> {
-        loop {
-            // SAFETY: as the caller promises; the handle keeps the descriptor open.
-            match unsafe { v4l::v4l2::ioctl(self.handle.fd(), request, std::ptr::from_mut(argument).cast()) } {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                answer => return answer,
-            }
-        }
-    }
-
     /// The description of the control with the next higher number, of any type.
     fn query_next(&self, after: u32) -> io::Result<v4l2_query_ext_ctrl> {
         let mut query = v4l2_query_ext_ctrl { id: after | V4L2_CTRL_FLAG_NEXT_CTRL, ..Plain::zeroed() };
         // SAFETY: this ioctl takes this struct.
-        unsafe { self.ioctl(VIDIOC_QUERY_EXT_CTRL, &mut query) }?;
+        unsafe { call(&self.handle, VIDIOC_QUERY_EXT_CTRL, &mut query) }?;
         Ok(query)
     }
 
@@ -74,7 +44,7 @@ impl V4l2Controls {
         let entry = |index: i64| {
             let mut menu = v4l2_querymenu { id: query.id, index: u32::try_from(index).ok()?, ..Plain::zeroed() };
             // SAFETY: this ioctl takes this struct.
-            unsafe { self.ioctl(VIDIOC_QUERYMENU, &mut menu) }.ok()?;
+            unsafe { call(&self.handle, VIDIOC_QUERYMENU, &mut menu) }.ok()?;
             let entry = menu.__bindgen_anon_1;
             let name = match kind {
                 // SAFETY: the driver filled the union's member of this type; any bytes are an integer.
@@ -97,7 +67,7 @@ impl V4l2Controls {
         }
         let mut controls = v4l2_ext_controls { count: 1, controls: &raw mut control, ..Plain::zeroed() };
         // SAFETY: both ioctls take this struct; its one pointer is to `count` controls, alive during the call.
-        unsafe { self.ioctl(request, &mut controls) }?;
+        unsafe { call(&self.handle, request, &mut controls) }?;
         let answer = control.__bindgen_anon_1;
         Ok(match kind {
             // SAFETY: any bytes are an integer, and the driver fills the member of this type.

@@ -14,6 +14,11 @@ pub fn explain(what: &str, node: &str, error: &io::Error) -> CameraError {
         Some(libc::ENOENT) => (ErrorKind::Absent, "there is no such device (is the camera plugged in?)".into()),
         Some(libc::ENODEV | libc::ENXIO) => (ErrorKind::Absent, "the camera is gone (unplugged?)".into()),
         Some(libc::EACCES) => (ErrorKind::Refused, permission(path, "/etc/group")),
+        Some(libc::EPERM) => (
+            ErrorKind::Refused,
+            "this process may not use it: a container or the sandbox of a systemd unit forbids it (DeviceAllow=)"
+                .into(),
+        ),
         Some(libc::EBUSY) => (ErrorKind::Refused, busy(&holders(path))),
         Some(libc::ENOTTY) => (ErrorKind::Refused, "it is no V4L2 device".into()),
         Some(libc::ENOSPC) => (ErrorKind::Bandwidth, "the USB bus has not enough bandwidth left".into()),
@@ -94,6 +99,7 @@ mod tests {
             (libc::ENOENT, ErrorKind::Absent, "plugged in"),
             (libc::ENODEV, ErrorKind::Absent, "gone"),
             (libc::EACCES, ErrorKind::Refused, "group"),
+            (libc::EPERM, ErrorKind::Refused, "DeviceAllow"),
             (libc::EBUSY, ErrorKind::Refused, "using it"),
             (libc::ENOTTY, ErrorKind::Refused, "no V4L2"),
             (libc::ENOSPC, ErrorKind::Bandwidth, "bandwidth"),

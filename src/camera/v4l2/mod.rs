@@ -5,6 +5,9 @@
 
 mod controls;
 pub mod diagnose;
+mod enumerate;
+mod identity;
+mod ioctl;
 
 use std::fs;
 use std::io;
@@ -14,12 +17,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 use parking_lot::Mutex;
 use v4l::buffer::{Flags, Type};
 use v4l::device::Handle;
-use v4l::frameinterval::FrameIntervalEnum;
-use v4l::framesize::FrameSizeEnum;
 use v4l::io::mmap::Stream;
 use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::video::Capture;
@@ -28,75 +29,73 @@ use v4l::{Format, FourCC, Fraction};
 
 use self::controls::V4l2Controls;
 use self::diagnose::explain;
+use self::enumerate::Capabilities;
+pub use self::identity::Choice;
+use self::identity::{Chosen, identify, interface, media_device, nodes, ports_of, wait_until_cleared_away};
 use super::controls::Controls;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
+use crate::system::os;
 
 /// A picture is ready when `next()` is called; this only bounds a driver that changes its mind.
 const NEXT_TIMEOUT: Duration = Duration::from_millis(500);
-/// For so long the kernel may take to clear a pulled camera away; it takes some milliseconds.
+/// How long the kernel may take to clear a pulled camera away; it takes some milliseconds.
 const GOING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Formats that are one JPEG per buffer.
 const JPEG_FORMATS: [&[u8; 4]; 2] = [b"MJPG", b"JPEG"];
-
-/// Which camera to open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
-    /// The first that offers Motion-JPEG; then that one again, wherever it comes back.
-    Auto,
-    /// A node or a link to one.
-    Path(PathBuf),
-    /// The first whose card name contains this, whatever the case.
-    Name(String),
-    /// The one with this USB serial number.
-    Serial(String),
-}
-
-impl Choice {
-    fn is_met_by(&self, identity: &Identity) -> bool {
-        match self {
-            Self::Name(name) => identity.card.to_lowercase().contains(&name.to_lowercase()),
-            Self::Serial(serial) => identity.serial == *serial,
-            Self::Auto | Self::Path(_) => true,
-        }
-    }
-}
+/// A camera that streamed is not opened again before this time after its close: some leave the bus otherwise (zoo.md).
+const REOPEN_AFTER: Duration = Duration::from_millis(500);
+/// More buffers than any driver grants (VIDEO_MAX_FRAME).
+const MAX_BUFFERS: usize = 32;
 
 /// A webcam that can be opened.
 pub struct V4l2Source {
     choice: Choice,
+    search: Mutex<Search>,
+    /// When a camera that streamed was closed last.
+    closed_at: Arc<Mutex<Option<Instant>>>,
+}
+
+#[derive(Default)]
+struct Search {
     /// The camera that was found first; no other will do later.
-    chosen: Mutex<Option<Identity>>,
+    chosen: Option<Chosen>,
+    /// It has delivered a picture. Until then `auto` may choose another.
+    is_confirmed: bool,
+    /// Ports of cameras that never gave a picture.
+    silent: Vec<PathBuf>,
 }
 
 impl V4l2Source {
     /// A webcam by choice; looked for at each open.
     pub fn new(choice: Choice) -> Self {
-        Self { choice, chosen: Mutex::new(None) }
+        Self { choice, search: Mutex::default(), closed_at: Arc::default() }
     }
 
-    /// The first node that meets the choice, or the one that did before, wherever it is now.
+    /// The first node that meets the choice, or the camera that did before, wherever it is now.
     fn search(&self) -> Result<V4l2Device, CameraError> {
-        let mut chosen = self.chosen.lock();
+        let mut search = self.search.lock();
         let mut others = Vec::new();
+        let mut silent = None;
         for node in nodes() {
             match V4l2Device::open(&node) {
-                Ok(device)
-                    if self.choice.is_met_by(&device.identity)
-                        && chosen.as_ref().is_none_or(|known| is_same(known, &device.identity)) =>
-                {
-                    *chosen = Some(device.identity.clone());
-                    return Ok(device);
-                }
-                Ok(device) => {
+                Ok(device) if !self.is_wanted(&device, search.chosen.as_ref()) => {
                     let Identity { node, card, serial, .. } = &device.identity;
                     others.push(format!("{node} is another camera (\"{card}\", serial number \"{serial}\")"));
                 }
+                // Only if there is no other.
+                Ok(device) if device.port().is_some_and(|port| search.silent.contains(&port)) => {
+                    silent.get_or_insert(device);
+                }
+                Ok(device) => return Ok(search.choose(device)),
                 Err(error) => others.push(error.message),
             }
         }
-        let what = match (&*chosen, &self.choice) {
-            (Some(known), _) => format!("waiting for \"{}\" to come back", known.card),
+        if let Some(device) = silent {
+            return Ok(search.choose(device));
+        }
+        let what = match (&search.chosen, &self.choice) {
+            (Some(known), _) => format!("waiting for \"{}\" to come back", known.identity.card),
             (None, Choice::Name(name)) => format!("no camera found with \"{name}\" in its name"),
             (None, Choice::Serial(serial)) => format!("no camera found with the serial number \"{serial}\""),
             (None, _) => "no camera found that offers Motion-JPEG".into(),
@@ -107,19 +106,58 @@ impl V4l2Source {
         };
         Err(CameraError::new(ErrorKind::Absent, format!("{what}: {seen}")))
     }
+
+    fn is_wanted(&self, device: &V4l2Device, chosen: Option<&Chosen>) -> bool {
+        self.choice.is_met_by(&device.identity)
+            && chosen.is_none_or(|chosen| chosen.is(&device.identity, device.port().as_deref()))
+    }
+}
+
+impl Search {
+    fn choose(&mut self, device: V4l2Device) -> V4l2Device {
+        if self.chosen.is_none() {
+            let ports = ports_of(&device.identity);
+            self.chosen = Some(Chosen::new(device.identity.clone(), device.port(), ports));
+        } else if let Some(chosen) = &mut self.chosen {
+            (chosen.identity, chosen.port) = (device.identity.clone(), device.port());
+        }
+        device
+    }
 }
 
 impl Source for V4l2Source {
     fn open(&self) -> Result<Box<dyn Device>, CameraError> {
-        let device = match &self.choice {
+        let closed_at = *self.closed_at.lock();
+        if let Some(left) = closed_at.and_then(|at| REOPEN_AFTER.checked_sub(at.elapsed())) {
+            thread::sleep(left);
+        }
+        let mut device = match &self.choice {
             Choice::Path(path) => V4l2Device::open(path)?,
             _ => self.search()?,
         };
+        device.closed_at = self.closed_at.clone();
         Ok(Box::new(device))
+    }
+
+    fn note_first_picture(&self) {
+        let mut search = self.search.lock();
+        search.is_confirmed = true;
+        search.silent.clear();
+    }
+
+    fn note_silence(&self) {
+        let mut search = self.search.lock();
+        if self.choice != Choice::Auto || search.is_confirmed {
+            return;
+        }
+        if let Some(chosen) = search.chosen.take() {
+            info!("camera gave no picture device={}; another one is tried if there is one", chosen.identity.node);
+            search.silent.extend(chosen.port);
+        }
     }
 }
 
-/// What came of opening a node.
+/// The outcome of opening a node.
 pub type Opened = Result<Box<dyn Device>, CameraError>;
 
 /// All video nodes, open, or with the reason why they cannot be used.
@@ -131,34 +169,21 @@ pub fn list() -> Vec<(PathBuf, Opened)> {
     nodes().into_iter().map(open).collect()
 }
 
-/// The video nodes there are, in the order of their numbers.
-fn nodes() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
-    let number = |name: &str| name.strip_prefix("video")?.parse::<u32>().ok();
-    let mut nodes: Vec<_> =
-        entries.filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path()))).collect();
-    nodes.sort();
-    nodes.into_iter().map(|(_, path)| path).collect()
-}
-
-/// Whether a camera that came back is the one that was chosen: by serial number where both have one, else by model
-/// and, for two of one model, by socket.
-fn is_same(known: &Identity, other: &Identity) -> bool {
-    if !known.serial.is_empty() && !other.serial.is_empty() {
-        return (&known.usb_id, &known.serial) == (&other.usb_id, &other.serial);
-    }
-    known.card == other.card && known.usb_id == other.usb_id
-}
-
 struct V4l2Device {
     identity: Identity,
+    /// What its node belongs to in sysfs.
+    interface: Option<PathBuf>,
     /// Its media device in sysfs, where the kernel has media controllers.
     media: Option<PathBuf>,
     pixel_format: FourCC,
     // Dropped before the device: its buffers belong to the descriptor.
     stream: Option<Stream<'static>>,
     /// A call said that the camera is gone.
-    saw_it_go: bool,
+    is_known_gone: bool,
+    /// The driver would not stop streaming: the descriptor has to be closed without `v4l`.
+    is_stuck: bool,
+    has_streamed: bool,
+    closed_at: Arc<Mutex<Option<Instant>>>,
     controls: V4l2Controls,
     device: v4l::Device,
 }
@@ -169,24 +194,44 @@ impl V4l2Device {
         let shown =
             if node == path { path.display().to_string() } else { format!("{} ({})", path.display(), node.display()) };
         let device = v4l::Device::with_path(&node).map_err(|error| explain("cannot open", &shown, &error))?;
+        let handle = device.handle();
+        let capabilities = Capabilities::read(&handle).map_err(|error| explain("cannot ask what", &shown, &error))?;
         let interface = interface(&node);
-        let identity = identify(&device, &node, interface.as_deref())?;
-        let media = interface.and_then(|interface| media_device(&interface));
-        let offered = guarded("cannot list the formats of", &shown, || device.enum_formats())?;
-        let offered: Vec<FourCC> = offered.into_iter().map(|format| format.fourcc).collect();
+        let identity = identify(&capabilities, &node, interface.as_deref());
+        let media = interface.as_deref().and_then(media_device);
+        let refused = |why: String| {
+            let message = format!("{shown} ({}) has no Motion-JPEG: {why}; framehub never re-encodes", identity.card);
+            CameraError::new(ErrorKind::Refused, message)
+        };
+        if let Some(why) = capabilities.is_no_camera() {
+            return Err(refused(why.into()));
+        }
+        let offered = enumerate::formats(&handle);
         let jpeg = JPEG_FORMATS.map(FourCC::new).into_iter().find(|wanted| offered.contains(wanted));
         let Some(pixel_format) = jpeg else {
-            let has = match offered.is_empty() {
-                true => "it is no capture node (metadata, or an output)".into(),
-                false => {
-                    format!("it offers {}", offered.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-                }
-            };
-            let message = format!("{shown} ({}) has no Motion-JPEG: {has}; framehub never re-encodes", identity.card);
-            return Err(CameraError::new(ErrorKind::Refused, message));
+            let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
+            let offers = if offered.is_empty() { "nothing".into() } else { offered.join(", ") };
+            return Err(refused(format!("it offers {offers}")));
         };
-        let controls = V4l2Controls::new(device.handle());
-        Ok(Self { identity, media, saw_it_go: false, pixel_format, stream: None, controls, device })
+        let controls = V4l2Controls::new(handle);
+        Ok(Self {
+            identity,
+            interface,
+            media,
+            is_known_gone: false,
+            is_stuck: false,
+            has_streamed: false,
+            closed_at: Arc::default(),
+            pixel_format,
+            stream: None,
+            controls,
+            device,
+        })
+    }
+
+    /// Where it is plugged in, in sysfs.
+    fn port(&self) -> Option<PathBuf> {
+        self.interface.as_deref().and_then(Path::parent).map(Path::to_owned)
     }
 
     fn set_format(&self, size: Size) -> Result<Size, CameraError> {
@@ -204,21 +249,23 @@ impl V4l2Device {
     fn set_rate(&self, fps: Option<f64>) -> Option<f64> {
         let wanted = fps.map(|fps| Fraction::new(1000, (fps * 1000.0).round().max(1.0) as u32));
         let node = &self.identity.node;
-        let answer = guarded("cannot set the frame rate of", node, || match wanted {
+        let got = catch_unwind(AssertUnwindSafe(|| match wanted {
             Some(interval) => self.device.set_params(&Parameters::new(interval)),
             None => self.device.params(),
-        });
-        match answer {
-            Ok(got) if got.interval.numerator > 0 && got.interval.denominator > 0 => {
+        }));
+        match got {
+            Ok(Ok(got)) if got.interval.numerator > 0 && got.interval.denominator > 0 => {
                 Some(f64::from(got.interval.denominator) / f64::from(got.interval.numerator))
             }
-            Ok(_) => None,
-            Err(error) => {
-                if fps.is_some() {
-                    warn!("{error}");
-                }
+            Ok(Err(error)) if fps.is_some() && error.raw_os_error() == Some(libc::ENOTTY) => {
+                info!("{node} has no frame rates to choose from; viewers get fewer frames instead");
                 None
             }
+            Ok(Err(error)) if fps.is_some() => {
+                warn!("{}", explain("cannot set the frame rate of", node, &error));
+                None
+            }
+            _ => None,
         }
     }
 
@@ -231,8 +278,8 @@ impl V4l2Device {
         })?;
         let stream = self.stream.insert(stream);
         stream.set_timeout(NEXT_TIMEOUT);
-        for index in 1..buffers.max(2) as usize {
-            // A driver may grant fewer buffers than were asked for, but one must be queued.
+        // A driver may grant fewer buffers than were asked for, or more; all that there are must be queued.
+        for index in 1..MAX_BUFFERS {
             match CaptureStream::queue(stream, index) {
                 Err(error) if index == 1 => return Err(explain("cannot queue a buffer for", node, &error)),
                 Err(_) => break,
@@ -249,19 +296,9 @@ impl Device for V4l2Device {
     }
 
     fn offers(&self) -> Vec<Offer> {
-        let sizes =
-            guarded("cannot list the sizes of", &self.identity.node, || self.device.enum_framesizes(self.pixel_format));
-        let mut sizes: Vec<Size> = sizes
-            .unwrap_or_default()
-            .into_iter()
-            .map(|listed| match listed.size {
-                FrameSizeEnum::Discrete(size) => Size::new(size.width, size.height),
-                FrameSizeEnum::Stepwise(range) => Size::new(range.max_width, range.max_height),
-            })
-            .collect();
-        sizes.sort_by_key(|size| size.area());
-        sizes.dedup();
-        sizes.into_iter().map(|size| Offer { size, fps: self.rates(size) }).collect()
+        let handle = self.device.handle();
+        let offer = |size| Offer { size, fps: enumerate::rates(&handle, self.pixel_format, size) };
+        enumerate::sizes(&handle, self.pixel_format).into_iter().map(offer).collect()
     }
 
     fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
@@ -271,11 +308,17 @@ impl Device for V4l2Device {
 
     fn stop(&mut self) -> Result<(), CameraError> {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        let stopped = catch_unwind(AssertUnwindSafe(|| stream.stop()));
-        discard(stream);
-        match stopped {
-            Ok(Err(error)) => Err(explain("cannot stop streaming from", &self.identity.node, &error)),
-            _ => Ok(()),
+        match stream.stop() {
+            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
+                // To drop it would panic twice, which ends the process: its mappings are given up instead.
+                std::mem::forget(stream);
+                self.is_stuck = true;
+                Err(explain("cannot stop streaming from", &self.identity.node, &error))
+            }
+            stopped => {
+                discard(stream);
+                stopped.map_err(|error| explain("cannot stop streaming from", &self.identity.node, &error))
+            }
         }
     }
 
@@ -299,10 +342,8 @@ impl V4l2Device {
         let size = self.set_format(want.size)?;
         let fps = self.set_rate(want.fps);
         let mode = Mode { size, fps };
-        self.stream_on(buffers).map_err(|error| {
-            self.stream = self.stream.take().and_then(discard);
-            if error.kind == ErrorKind::Bandwidth { self.suggest_less(error, mode) } else { error }
-        })?;
+        self.has_streamed = true;
+        self.stream_on(buffers).inspect_err(|_| self.stream = self.stream.take().and_then(discard))?;
         Ok(mode)
     }
 
@@ -327,45 +368,15 @@ impl V4l2Device {
 
     /// Remembers an error that says that the camera is gone.
     fn noted<T>(&mut self, result: Result<T, CameraError>) -> Result<T, CameraError> {
-        self.saw_it_go |= result.as_ref().is_err_and(is_absent);
+        self.is_known_gone |= result.as_ref().is_err_and(is_absent);
         result
     }
 
     fn is_gone(&self) -> bool {
-        let ask = || self.device.query_caps();
-        self.saw_it_go || guarded("cannot ask what", &self.identity.node, ask).as_ref().is_err_and(is_absent)
-    }
-
-    /// STREAMON said ENOSPC ("no space left on device"): which smaller mode to try.
-    fn suggest_less(&self, error: CameraError, mode: Mode) -> CameraError {
-        let offers = self.offers();
-        let smaller = offers.iter().rev().map(|offer| offer.size).find(|size| size.area() < mode.size.area());
-        let rates = offers.iter().find(|offer| offer.size == mode.size).map(|offer| offer.fps.as_slice());
-        let slower = rates.unwrap_or_default().iter().find(|fps| mode.fps.is_some_and(|now| **fps < now - 0.5));
-        let smaller = smaller.map(|size| format!("--size {size}"));
-        let hints: Vec<String> = slower.map(|fps| format!("--fps {fps:.0}")).into_iter().chain(smaller).collect();
-        let hint = match hints.is_empty() {
-            true => "unplug other devices from the same USB hub".into(),
-            false => format!("try {}, or another USB socket", hints.join(" or ")),
-        };
-        CameraError::new(error.kind, format!("{error} for {mode}; {hint}"))
-    }
-
-    fn rates(&self, size: Size) -> Vec<f64> {
-        let listed = guarded("cannot list the rates of", &self.identity.node, || {
-            self.device.enum_frameintervals(self.pixel_format, size.width, size.height)
-        });
-        let fps = |interval: &Fraction| f64::from(interval.denominator) / f64::from(interval.numerator.max(1));
-        let mut rates: Vec<f64> = listed
-            .unwrap_or_default()
-            .into_iter()
-            .flat_map(|listed| match listed.interval {
-                FrameIntervalEnum::Discrete(interval) => vec![fps(&interval)],
-                FrameIntervalEnum::Stepwise(range) => vec![fps(&range.min), fps(&range.max)],
-            })
-            .collect();
-        rates.sort_by(|a, b| b.total_cmp(a));
-        rates
+        let ask = || Capabilities::read(&self.device.handle());
+        let is_absent =
+            |error: io::Error| explain("cannot ask what", &self.identity.node, &error).kind == ErrorKind::Absent;
+        self.is_known_gone || ask().is_err_and(is_absent)
     }
 }
 
@@ -375,6 +386,12 @@ impl Drop for V4l2Device {
         let _ = self.stop();
         if let Some(media) = self.media.as_ref().filter(|_| self.is_gone()) {
             wait_until_cleared_away(media, GOING_TIMEOUT);
+        }
+        if self.is_stuck {
+            os::close_descriptor(self.device.handle().fd());
+        }
+        if self.has_streamed {
+            *self.closed_at.lock() = Some(Instant::now());
         }
     }
 }
@@ -419,88 +436,9 @@ fn is_absent(error: &CameraError) -> bool {
     error.kind == ErrorKind::Absent
 }
 
-/// What a node belongs to, in sysfs: one interface of a USB camera.
-fn interface(node: &Path) -> Option<PathBuf> {
-    fs::canonicalize(Path::new("/sys/class/video4linux").join(node.file_name()?).join("device")).ok()
-}
-
-/// The interface's media device.
-fn media_device(interface: &Path) -> Option<PathBuf> {
-    let mut entries = fs::read_dir(interface).ok()?.flatten();
-    entries.find(|entry| entry.file_name().as_encoded_bytes().starts_with(b"media")).map(|entry| entry.path())
-}
-
-/// Waits until the kernel has cleared a pulled camera away. A node that is closed, or opened in vain, in the middle of
-/// that can race with `media_device_unregister()`: Linux 6.1 dereferenced NULL there and killed our thread with its
-/// locks held, once in some 140 pulls in the camera lab.
-fn wait_until_cleared_away(media: &Path, timeout: Duration) {
-    let began = Instant::now();
-    while media.exists() && began.elapsed() < timeout {
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Which camera a node is. The names come from the driver, the USB facts from sysfs, where it has them.
-fn identify(device: &v4l::Device, node: &Path, interface: Option<&Path>) -> Result<Identity, CameraError> {
-    let shown = node.display().to_string();
-    let fact = |file: &str| {
-        let text = interface.and_then(Path::parent).map(|usb| fs::read_to_string(usb.join(file)));
-        text.and_then(Result::ok).map(|text| text.trim().to_owned())
-    };
-    let usb_id = fact("idVendor").zip(fact("idProduct")).map(|(vendor, product)| format!("{vendor}:{product}"));
-    let usb_id = usb_id.unwrap_or_default();
-    let serial = fact("serial").unwrap_or_default();
-    let (card, driver, bus) = match catch_unwind(AssertUnwindSafe(|| device.query_caps())) {
-        Ok(Ok(caps)) => (caps.card, caps.driver, caps.bus),
-        Ok(Err(error)) => return Err(explain("cannot ask what", &shown, &error)),
-        // A name that was cut inside a UTF-8 character: no reason to refuse the camera.
-        Err(_) => ("unnamed camera".into(), String::new(), String::new()),
-    };
-    Ok(Identity { node: shown, card, driver, bus, usb_id, serial })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn identity(card: &str, usb_id: &str, serial: &str) -> Identity {
-        Identity { card: card.into(), usb_id: usb_id.into(), serial: serial.into(), ..Identity::default() }
-    }
-
-    #[test]
-    fn a_camera_is_known_again_by_serial_number_or_model() {
-        let known = identity("C920", "046d:082d", "ABC");
-        for (other, same) in [
-            (identity("C920", "046d:082d", "ABC"), true),
-            (identity("C920", "046d:082d", "XYZ"), false),
-            (identity("C920", "046d:082d", ""), true),
-            (identity("C270", "046d:0825", ""), false),
-        ] {
-            assert_eq!(is_same(&known, &other), same, "{other:?}");
-        }
-    }
-
-    /// The kernel takes the media device away after the node; a driver that never does must not hold us for ever.
-    #[test]
-    fn a_pulled_camera_is_closed_when_the_kernel_has_cleared_it_away() {
-        let usb = tempfile::tempdir().expect("a directory");
-        assert_eq!(media_device(usb.path()), None);
-        let media = usb.path().join("media3");
-        fs::create_dir(&media).expect("a directory");
-        assert_eq!(media_device(usb.path()).as_ref(), Some(&media));
-        let took = |limit| {
-            let began = Instant::now();
-            wait_until_cleared_away(&media, limit);
-            began.elapsed()
-        };
-        let limit = Duration::from_millis(50);
-        assert!(took(limit) >= limit);
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| took(Duration::from_secs(60)));
-            fs::remove_dir(&media).expect("it is empty");
-            assert!(waiting.join().expect("it returns") < Duration::from_secs(30));
-        });
-    }
 
     #[test]
     fn errors_say_what_was_tried_why_and_what_to_do() {

@@ -30,7 +30,10 @@ pub fn snapshot(session: &Session, query: &Query<'_>) -> Result<Response, Respon
     }
     let _watch = hub.watch();
     let taken = settled_frame(session, not_before, rule, SETTLE, Instant::now() + DEADLINE);
-    let (frame, _) = taken.map_err(|error| Response::unavailable(format!("no picture: {error}")))?;
+    let (frame, _) = taken.map_err(|error| {
+        // A still is over soon.
+        Response::unavailable_for(if session.is_switching() { 1 } else { 2 }, format!("no picture: {error}"))
+    })?;
     Ok(Response::picture(frame))
 }
 
