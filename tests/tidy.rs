@@ -12,8 +12,8 @@ use structure::{Arrow, SourceFile, Sources};
 
 // Limits, in lines of code: without tests, comments and blank lines. Raise a limit only in the commit that needs it,
 // and say there why.
-const WHOLE: usize = 8_677;
-const CORE: usize = 5_076;
+const WHOLE: usize = 8_757;
+const CORE: usize = 5_156;
 const CORE_FILE: usize = 400;
 const FUNCTION: usize = 70;
 
