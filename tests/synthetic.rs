@@ -1,11 +1,11 @@
-//! The synthetic camera: the embedded default for newcomers and for all the tests here, so it has to be like a
-//! camera and to tell the truth about itself.
+//! The synthetic camera: newcomers and nearly all tests use it, so it has to behave like a camera, and its stamps have
+//! to be true.
 
 mod support;
 
 use support::{TestServer, stamp_of};
 
-/// As heavy as a camera's own pictures, so that what is measured with it holds for cameras.
+/// JPEGs are as long as a camera's, so that what is measured with them holds for cameras.
 #[test]
 fn pictures_weigh_what_a_cameras_weigh() {
     for (size, kilobytes) in [("640x480", 40), ("1280x720", 100), ("1920x1080", 220)] {

@@ -1,143 +1,456 @@
-//! Promises about the project itself that people forget: documents that agree with the binary, and crates that are
-//! named only in their rooms.
+//! Holds the structure of the source tree: which module may use which, no circle between files, limits for sizes, and
+//! a core that names no feature. ARCHITECTURE.md explains why. The figures are printed, also when all is well.
 
-mod support;
+mod structure;
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
 
-use support::{TestServer, request};
+use structure::{Arrow, SourceFile, Sources};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+// Limits, in lines of code: without tests, comments and blank lines. Raise a limit only in the commit that needs it,
+// and say there why.
+const WHOLE: usize = 8_757;
+const CORE: usize = 5_156;
+const CORE_FILE: usize = 400;
+const FUNCTION: usize = 70;
 
-fn read(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
+/// Uses of one file by another that ARROWS does not allow.
+const FORBIDDEN_ARROWS: usize = 3;
+/// Uses of one file by another within a circle.
+const CIRCULAR_ARROWS: usize = 19;
+/// Core files that name a feature, counted once for each feature.
+const NAMED_FEATURES: usize = 5;
 
-fn help() -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_framehub")).arg("--help").output().expect("the binary runs");
-    String::from_utf8(output.stdout).expect("help is text")
-}
+/// Which files each module may use beside its own, by the beginnings of their paths. Rules for one module add up.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main.rs", &[""]),
+    ("lib.rs", &[""]),
+    // Settings have their types beside what they set. A frame size is one of them.
+    ("cli/", &["http/", "camera/", "hub/", "frame.rs"]),
+    // It compares frame sizes with those that a camera offers.
+    ("doctor.rs", &["camera/", "jpeg/", "cli/", "frame.rs"]),
+    ("systemd.rs", &["camera/session.rs", "http/server/", "system/"]),
+    ("http/", &["hub/", "frame.rs", "jpeg/", "system/"]),
+    // Of the camera: what it does for requests, its identity and errors, and the settle rule that a request may bring.
+    ("http/", &["camera/session.rs", "camera/still.rs", "camera/controls.rs", "camera/mod.rs", "camera/settle.rs"]),
+    ("camera/", &["hub/", "frame.rs", "jpeg/", "system/"]),
+    ("hub/", &["frame.rs", "system/"]),
+    ("frame.rs", &[]),
+    ("jpeg/", &[]),
+    ("system/", &[]),
+];
 
-/// Everything that looks like `--an-option`.
-fn options_in(text: &str) -> BTreeSet<String> {
-    let starts = text.match_indices("--").filter(|(at, _)| !text[..*at].ends_with(['-', '|', '<']));
-    let name = |(at, _): (usize, &str)| {
-        let rest = &text[at + 2..];
-        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(rest.len());
-        rest[..end].trim_end_matches('-').to_string()
+/// The wiring: it may name features, since it connects them to the core.
+const WIRING: &[&str] = &["main.rs", "lib.rs", "http/mod.rs", "http/route.rs", "cli/mod.rs"];
+
+/// What can be deleted with a few lines of wiring: the beginnings of its paths, and the words by which it is named.
+const FEATURES: &[(&[&str], &[&str])] = &[
+    (&["hub/ring.rs"], &["ring", "replay"]),
+    (&["hub/lockstep.rs"], &["lockstep", "stepper"]),
+    (
+        &["camera/controls.rs", "camera/v4l2/controls.rs", "http/endpoints/controls.rs"],
+        &["control", "controls", "panel"],
+    ),
+    (&["camera/synthetic/"], &["synthetic"]),
+    (&["camera/lettering.rs"], &["lettering"]),
+    (&["http/access/"], &["credential", "credentials", "origin", "origins", "forwarded"]),
+    (&["http/endpoints/clip.rs"], &["clip"]),
+    (&["http/endpoints/octolapse.rs"], &["octolapse"]),
+    (&["http/endpoints/figures.rs", "http/endpoints/state.rs", "http/endpoints/metrics.rs"], &["figures", "metrics"]),
+    (&["http/endpoints/page.rs"], &["page"]),
+    (&["cli/compat/"], &["compat", "ustreamer", "mjpgsrv"]),
+    (&["doctor.rs"], &["doctor"]),
+    (&["systemd.rs"], &["systemd"]),
+];
+
+/// Crates that are used in one folder only, so that replacing one is a change in one folder.
+const CRATES: &[(&[&str], &str)] = &[(&["v4l", "v4l2_sys_mit"], "camera/v4l2/"), (&["tiny_http"], "http/")];
+
+#[test]
+fn structure_is_kept() {
+    let sources = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert!(sources.files.len() > 40, "the sources are found");
+    let arrows = sources.arrows();
+    assert!(arrows.len() > 100, "uses of files by others are found");
+    // Not by println!, which would show it only when the test fails.
+    write!(io::stdout(), "{}", figures(&sources, &arrows)).expect("stdout");
+
+    let mut problems = Vec::new();
+    let mut check = |what: &str, limit: usize, found: Vec<String>| {
+        if found.len() > limit {
+            problems.push(format!("{what}: {} instead of at most {limit}\n  {}", found.len(), found.join("\n  ")));
+        }
     };
-    starts.map(name).filter(|name| !name.is_empty()).map(|name| format!("--{name}")).collect()
+    check("forbidden arrows", FORBIDDEN_ARROWS, forbidden_arrows(&sources, &arrows));
+    check("arrows in circles", CIRCULAR_ARROWS, circular_arrows(&sources, &arrows));
+    check("features named in the core", NAMED_FEATURES, named_features(&sources));
+    check("crates outside their folder", 0, misplaced_crates(&sources));
+    check("sizes over their limits", 0, oversized(&sources, &Limits::default()));
+    check("files beside a folder of the same name", 0, beside_folders(&sources));
+    check("paths in this test that match no file", 0, stale_paths(&sources));
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
-/// URLs of ours that a text names in backticks, at the start of a table row: `` | `/stream`, `/mjpg` | … ``.
-fn routes_in_tables(text: &str) -> BTreeSet<String> {
-    let first_cells = text.lines().filter_map(|line| line.trim().strip_prefix('|')?.split('|').next());
-    let in_backticks = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    in_backticks.filter_map(route_of).collect()
+struct Limits {
+    whole: usize,
+    core: usize,
+    core_file: usize,
+    function: usize,
 }
 
-/// The path of `/stream`, `GET /stream` or `POST /stream`; not that of `/dev/video0`.
-fn route_of(text: &str) -> Option<String> {
-    let path = text.strip_prefix("GET ").or_else(|| text.strip_prefix("POST ")).unwrap_or(text);
-    let is_route = path.starts_with('/') && !path.starts_with("/dev/") && !path.contains(char::is_whitespace);
-    is_route.then(|| path.to_string())
-}
-
-#[test]
-fn changelog_has_this_version() {
-    let version = env!("CARGO_PKG_VERSION");
-    let has_heading = read("CHANGELOG.md").lines().any(|line| line.starts_with("## ") && line.contains(version));
-    assert!(has_heading, "CHANGELOG.md has a heading for {version}");
-}
-
-#[test]
-fn readme_names_every_option() {
-    let (help, readme) = (options_in(&help()), options_in(&read("README.md")));
-    assert!(help.len() >= 8, "the help lists its options: {help:?}");
-    let missing: Vec<_> = help.difference(&readme).collect();
-    assert!(missing.is_empty(), "README.md does not name {missing:?}");
-}
-
-/// And names none that is not there, unless it belongs to somebody else's command.
-#[test]
-fn readme_invents_no_option() {
-    let help = options_in(&help());
-    let commands = read("README.md");
-    let ours = commands.lines().filter(|line| line.contains("framehub --") || line.trim_start().starts_with("| `--"));
-    for line in ours {
-        let line = line.split_once("framehub --").map_or(line.to_string(), |(_, rest)| format!("--{rest}"));
-        let invented: Vec<_> = options_in(&line).difference(&help).cloned().collect();
-        assert!(invented.is_empty(), "{invented:?} in README.md's {line:?}");
+impl Default for Limits {
+    fn default() -> Self {
+        Self { whole: WHOLE, core: CORE, core_file: CORE_FILE, function: FUNCTION }
     }
 }
 
-#[test]
-fn every_documented_route_is_there() {
-    let server = TestServer::start(&["--size", "320x240"]);
-    let documented: BTreeSet<_> =
-        routes_in_tables(&read("README.md")).into_iter().chain(routes_in_tables(&help())).collect();
-    assert!(documented.len() >= 10, "README.md has a table of URLs: {documented:?}");
-    for route in documented {
-        let target = route.replace("…", "").replace("MS", "1000");
-        // OPTIONS knows the routes as GET does, and moves no camera.
-        let answer = server.connect().exchange(request("OPTIONS", &target));
-        assert_ne!(answer.status, 404, "{route}");
+fn is_core(file: &SourceFile) -> bool {
+    !FEATURES.iter().any(|(paths, _)| starts_with_any(&file.path, paths))
+}
+
+fn starts_with_any(path: &str, beginnings: &[&str]) -> bool {
+    beginnings.iter().any(|beginning| path.starts_with(beginning))
+}
+
+fn lines<'a>(files: impl IntoIterator<Item = &'a SourceFile>) -> usize {
+    files.into_iter().map(|file| file.code.len()).sum()
+}
+
+fn forbidden_arrows(sources: &Sources, arrows: &[Arrow]) -> Vec<String> {
+    let forbidden = arrows.iter().filter_map(|arrow| {
+        let [from, to] = [arrow.from, arrow.to].map(|file| sources.files[file].path.as_str());
+        let mut rules = ARROWS.iter().filter(|(module, _)| from.starts_with(module)).peekable();
+        if rules.peek().is_none() {
+            return Some(format!("{from} has no rule"));
+        }
+        let is_allowed = rules.any(|(module, allowed)| to.starts_with(module) || starts_with_any(to, allowed));
+        (!is_allowed).then(|| format!("{} uses {to}", arrow.place))
+    });
+    forbidden.collect()
+}
+
+fn circular_arrows(sources: &Sources, arrows: &[Arrow]) -> Vec<String> {
+    let circles = sources.circles(arrows);
+    let is_circular =
+        |arrow: &&Arrow| circles.iter().any(|circle| circle.contains(&arrow.from) && circle.contains(&arrow.to));
+    arrows
+        .iter()
+        .filter(is_circular)
+        .map(|arrow| format!("{} uses {}", arrow.place, sources.files[arrow.to].path))
+        .collect()
+}
+
+fn named_features(sources: &Sources) -> Vec<String> {
+    let core = sources.files.iter().filter(|file| is_core(file) && !WIRING.contains(&file.path.as_str()));
+    let named = core.flat_map(|file| {
+        FEATURES.iter().filter_map(|(_, words)| {
+            let (name, line) =
+                file.names.iter().find(|(name, _)| words_of(name).any(|word| words.contains(&&*word)))?;
+            Some(format!("{}:{line} names {name}", file.path))
+        })
+    });
+    named.collect()
+}
+
+/// The words of a name in lower case: `ring` and `start` of `RingStart` and of `RING_START`.
+fn words_of(name: &str) -> impl Iterator<Item = String> {
+    let mut words = vec![String::new()];
+    let mut was_lower = false;
+    for letter in name.chars() {
+        if letter == '_' || letter.is_uppercase() && was_lower {
+            words.push(String::new());
+        }
+        was_lower = !letter.is_uppercase();
+        words.last_mut().expect("one at least").extend(letter.to_lowercase().filter(|letter| *letter != '_'));
     }
-    assert_eq!(server.connect().exchange(request("OPTIONS", "/nowhere")).status, 404, "404 can be seen this way");
+    words.into_iter()
+}
+
+fn misplaced_crates(sources: &Sources) -> Vec<String> {
+    let names = sources.files.iter().flat_map(|file| file.names.iter().map(move |(name, line)| (file, name, line)));
+    let is_misplaced = |file: &SourceFile, name: &str| {
+        CRATES.iter().any(|(crates, folder)| crates.contains(&name) && !file.path.starts_with(folder))
+    };
+    let misplaced = names.filter(|(file, name, _)| is_misplaced(file, name));
+    misplaced.map(|(file, name, line)| format!("{}:{line} names {name}", file.path)).collect()
+}
+
+fn oversized(sources: &Sources, limits: &Limits) -> Vec<String> {
+    let files = &sources.files;
+    let mut sizes = vec![
+        ("the whole".to_owned(), lines(files), limits.whole),
+        ("the core".to_owned(), lines(files.iter().filter(|file| is_core(file))), limits.core),
+    ];
+    for file in files {
+        if is_core(file) {
+            sizes.push((file.path.clone(), file.code.len(), limits.core_file));
+        }
+        sizes.extend(
+            file.functions.iter().map(|(name, size)| (format!("{} fn {name}", file.path), *size, limits.function)),
+        );
+    }
+    let over = sizes.into_iter().filter(|(_, size, limit)| size > limit);
+    over.map(|(what, size, limit)| format!("{what} has {size} lines, at most {limit} are allowed")).collect()
+}
+
+/// A module with children lies in its folder, as `mod.rs`.
+fn beside_folders(sources: &Sources) -> Vec<String> {
+    let has_folder = |path: &str| {
+        let folder = path.replace(".rs", "/");
+        sources.files.iter().any(|file| file.path.starts_with(&folder))
+    };
+    sources.files.iter().map(|file| file.path.clone()).filter(|path| has_folder(path)).collect()
+}
+
+/// Paths in the tables above that a rename or a deletion has left behind.
+fn stale_paths(sources: &Sources) -> Vec<String> {
+    let rules = ARROWS.iter().map(|(path, _)| *path);
+    let paths = FEATURES.iter().flat_map(|(paths, _)| paths.iter().copied()).chain(WIRING.iter().copied()).chain(rules);
+    let is_stale = |path: &&str| !sources.files.iter().any(|file| file.path.starts_with(path));
+    paths.filter(is_stale).map(str::to_owned).collect()
+}
+
+fn figures(sources: &Sources, arrows: &[Arrow]) -> String {
+    let files = &sources.files;
+    let module = |file: usize| files[file].path.split('/').next().expect("a path");
+    let between_modules: BTreeSet<_> =
+        arrows.iter().map(|arrow| (module(arrow.from), module(arrow.to))).filter(|(from, to)| from != to).collect();
+    let circles = sources.circles(arrows);
+    let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
+    for file in files {
+        *folders.entry(file.path.rsplit_once('/').map_or(".", |(folder, _)| folder)).or_default() += file.code.len();
+    }
+    let folders: Vec<_> = folders.iter().map(|(folder, lines)| format!("{folder} {lines}")).collect();
+    let mut functions: Vec<_> = files
+        .iter()
+        .flat_map(|file| file.functions.iter().map(|(name, size)| (*size, format!("{name} in {}", file.path))))
+        .collect();
+    let mut core_files: Vec<_> =
+        files.iter().filter(|file| is_core(file)).map(|file| (file.code.len(), file.path.clone())).collect();
+    let mut text = String::new();
+    let whole = lines(files);
+    let core = lines(files.iter().filter(|file| is_core(file)));
+    let _ = writeln!(text, "structure: {whole} lines of code (at most {WHOLE}), {core} in the core (at most {CORE})");
+    let _ = writeln!(text, "  by folder: {}", folders.join(", "));
+    let _ = writeln!(
+        text,
+        "  arrows: {} between modules, {} between {} files; {} forbidden, {} in {} circles; \
+         {} features named in the core",
+        between_modules.len(),
+        arrows.len(),
+        files.len(),
+        forbidden_arrows(sources, arrows).len(),
+        circular_arrows(sources, arrows).len(),
+        circles.len(),
+        named_features(sources).len(),
+    );
+    for circle in &circles {
+        let _ = writeln!(
+            text,
+            "  circle: {}",
+            circle.iter().map(|file| &*files[*file].path).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let _ = writeln!(text, "  largest files of the core: {}", largest(&mut core_files));
+    let _ = writeln!(text, "  longest functions of {}: {}", functions.len(), largest(&mut functions));
+    text
+}
+
+/// The five largest, with their sizes.
+fn largest(sizes: &mut [(usize, String)]) -> String {
+    sizes.sort_by(|a, b| b.cmp(a));
+    sizes.iter().take(5).map(|(size, name)| format!("{name} {size}")).collect::<Vec<_>>().join(", ")
+}
+
+// A test that cannot fail proves nothing: each of the following plants what the test above must find.
+
+/// A crate of these files beside an empty root, and its arrows.
+fn planted(files: &[(&'static str, &'static str)]) -> (Sources, Vec<Arrow>) {
+    let root = ("lib.rs", "");
+    let has_root = files.iter().any(|(path, _)| *path == root.0);
+    let sources = Sources::new(files.iter().copied().chain((!has_root).then_some(root)));
+    let arrows = sources.arrows();
+    (sources, arrows)
 }
 
 #[test]
-fn every_route_is_documented() {
-    let documented = routes_in_tables(&read("README.md")).into_iter().collect::<Vec<_>>().join(" ");
-    for route in [
-        "/stream",
-        "/stream.mjpg",
-        "/mjpg",
-        "/mjpeg/1",
-        "/?action=stream",
-        "/snapshot",
-        "/snapshot.jpg",
-        "/jpg",
-        "/?action=snapshot",
-        "/healthz",
+fn code_is_counted_without_tests_comments_and_blanks() {
+    for (lines, text) in [
+        (0, "\n// fn\n/* one\n/* two */\nfn x() {}\n*/\n\n//! three\n"),
+        (3, "fn one() { // {\n\n    /* } */ two();\n}\n"),
+        (3, "const TEXT: &str = \"one\n\n// three\";\n"),
+        (2, "const RAW: &str = r#\"\"// one\n\"#;\n"),
+        (
+            2,
+            "#[derive(Debug)]\nstruct Kept;\n#[cfg(test)]\n#[allow(x)]\nmod tests {\n\
+                 use super::*;\n    fn a() {}\n}\n",
+        ),
+        (
+            1,
+            "#[cfg(test)]\nuse a::{\n  b,\n};\n#[cfg(test)]\npub(crate) const fn f() -> [u8; 2] {\n\
+               [1, 2]\n}\nfn kept() {}\n",
+        ),
+        (1, "#[cfg(test)]\nmod scripted;\n#[cfg(test)]\nconst A: [u8; 1] = {\n [1]\n};\nfn kept() {}\n"),
     ] {
-        assert!(documented.split(' ').any(|known| known == route), "{route} is in README.md's table: {documented}");
+        let (sources, _) = planted(&[("hub/mod.rs", text)]);
+        assert_eq!(sources.files[0].code.len(), lines, "{text}");
     }
+    let (sources, _) = planted(&[("hub/mod.rs", "#[cfg(test)]\nmod scripted;"), ("hub/scripted.rs", "fn test() {}")]);
+    assert!(sources.files.iter().all(|file| file.path != "hub/scripted.rs"), "it is for tests only");
 }
 
-/// Each of these crates is spoken to in one room, so that replacing it is a change in one room.
 #[test]
-fn crates_keep_to_their_rooms() {
-    let rooms: [(&[&str], &[&str]); 2] = [(&["v4l::", "use v4l"], &["camera/v4l2/"]), (&["tiny_http"], &["http/"])];
-    let sources = sources(&root().join("src"));
-    assert!(sources.len() > 5, "the sources are found");
-    for (words, rooms) in rooms {
-        for path in &sources {
-            let place = path.strip_prefix(root().join("src")).expect("a source").to_str().expect("a plain name");
-            if rooms.iter().any(|room| place.starts_with(room)) {
-                continue;
-            }
-            let code = fs::read_to_string(path).expect("a source");
-            // Comments may say why a crate is not used here.
-            let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let named: Vec<_> = code.filter(|line| words.iter().any(|word| names(line, word))).collect();
-            assert!(named.is_empty(), "src/{place} names {words:?}, which belongs to {rooms:?}: {named:?}");
+fn a_forbidden_arrow_is_found() {
+    let forbidden = [
+        "use crate::http::App;",
+        "use crate::{\n    frame::Frame,\n    http::{\n        server::{limits::Permit},\n    },\n};",
+        "pub use crate::http::App as Application;",
+        "fn f() { crate::http::run() }",
+        "fn f() { super::http::route::find() }",
+        "use crate::http;",
+        "mod inner { use super::super::http::*; }",
+        "impl From<u8> for crate::http::App {}",
+        "fn f() -> Vec<crate::http::App> { use crate::frame::Frame; vec![] }",
+        "const C: char = '\"'; use crate::http::App; const D: char = '\"';",
+        "fn f<'a>(x: &'a str) -> &'a str { crate::http::App::name(x) }",
+    ];
+    let allowed = [
+        "use crate::frame::Frame;",
+        "use crate::system::{self, os};",
+        "use ::http::Request;",
+        "use http::Request;",
+        "// use crate::http::App;",
+        "/* crate::http::App */ fn f() {}",
+        "const TEXT: &str = \"crate::http::App\";",
+        "const TEXT: &str = r#\" \"crate::http::App\" \"#;",
+        "#[cfg(test)] mod tests { use crate::http::App; }",
+        "pub(in crate::http) fn f() {}",
+        "use self::inner::http; mod inner { pub mod http {} }",
+    ];
+    let rest = [("http/mod.rs", "mod server;"), ("http/route.rs", ""), ("http/server/mod.rs", ""), ("frame.rs", "")];
+    for (texts, found) in [(&forbidden[..], true), (&allowed[..], false)] {
+        for text in texts {
+            let (sources, arrows) =
+                planted(&[&rest[..], &[("hub/mod.rs", text), ("system/mod.rs", ""), ("system/os.rs", "")]].concat());
+            let problems = forbidden_arrows(&sources, &arrows);
+            assert_eq!(!problems.is_empty(), found, "{text}: {problems:?}");
         }
     }
+    let (sources, arrows) = planted(&[("hub/mod.rs", "\nuse crate::http::server::X;"), rest[0], rest[2]]);
+    assert_eq!(forbidden_arrows(&sources, &arrows), ["hub/mod.rs:2 uses http/server/mod.rs"]);
+    let (sources, arrows) =
+        planted(&[("main.rs", "use framehub::hub;"), ("hub/mod.rs", ""), ("new.rs", "use crate::hub;")]);
+    assert_eq!(forbidden_arrows(&sources, &arrows), ["new.rs has no rule"]);
+    assert_eq!(arrows.len(), 2);
 }
 
-/// The word by itself: `v4l::` is not in `camera_v4l::`.
-fn names(line: &str, word: &str) -> bool {
-    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+#[test]
+fn an_arrow_behind_an_imported_module_is_found() {
+    let limits = ("http/server/limits.rs", "");
+    for text in [
+        "use crate::http::server; fn f() { server::limits::run() }",
+        "use crate::http as h; fn f() { h::server::limits::run() }",
+    ] {
+        let (sources, arrows) =
+            planted(&[("http/mod.rs", ""), ("http/server/mod.rs", ""), limits, ("hub/mod.rs", text)]);
+        let used: Vec<_> = arrows.iter().map(|arrow| sources.files[arrow.to].path.as_str()).collect();
+        assert!(used.contains(&"http/server/limits.rs"), "{text}: {used:?}");
+    }
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let nested = entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
-    nested.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+#[test]
+fn a_circle_is_found() {
+    let circles = |files: &[(&'static str, &'static str)]| {
+        let (sources, arrows) = planted(files);
+        let names = |circle: Vec<usize>| {
+            circle.iter().map(|file| sources.files[*file].path.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        (
+            sources.circles(&arrows).into_iter().map(names).collect::<Vec<_>>().join(" | "),
+            circular_arrows(&sources, &arrows).len(),
+        )
+    };
+    let none = (String::new(), 0);
+    // A parent that only declares its children is no part of a circle; one that imports or exports them is.
+    assert_eq!(circles(&[("hub/mod.rs", "pub mod ring; struct Hub;"), ("hub/ring.rs", "use super::Hub;")]), none);
+    for parent in
+        ["pub mod ring; use self::ring::Ring;", "mod ring; pub use ring::Ring;", "mod ring; fn f() { ring::new() }"]
+    {
+        let found = circles(&[("hub/mod.rs", parent), ("hub/ring.rs", "use super::Hub;")]);
+        assert_eq!(found, ("hub/mod.rs hub/ring.rs".into(), 2), "{parent}");
+    }
+    assert_eq!(
+        circles(&[
+            ("hub/mod.rs", "mod ring; use self::ring::Ring;"),
+            ("hub/ring.rs", "use super::pace::Pace;"),
+            ("hub/pace.rs", "")
+        ]),
+        none
+    );
+    let three = [("a.rs", "use crate::b::B;"), ("b.rs", "fn f() { crate::c::run() }"), ("c.rs", "use super::a;")];
+    assert_eq!(circles(&three), ("a.rs b.rs c.rs".into(), 3));
+    let two = [three[0], ("b.rs", "use crate::a;"), ("c.rs", "use crate::a; use crate::d;"), ("d.rs", "use crate::c;")];
+    assert_eq!(circles(&two), ("a.rs b.rs | c.rs d.rs".into(), 4));
+}
+
+#[test]
+fn what_is_too_large_is_found() {
+    let text = "trait T { fn none(&self, b: [u8; 2]); }\nfn long(x: [u8; 2]) {\n    let c = ['{', '\\''];\n\
+     \n    // }\n    if x { \"}\" } else { r\"}\" }\n}\nfn short() {}\n";
+    let (sources, _) = planted(&[("hub/mod.rs", text), ("hub/ring.rs", "fn f() {}\nfn g() {}\n")]);
+    let hub = &sources.files[0];
+    assert_eq!(hub.functions, [("long".into(), 4), ("short".into(), 1)]);
+    let limits = |whole, core, core_file, function| Limits { whole, core, core_file, function };
+    assert_eq!(oversized(&sources, &limits(8, 6, 6, 4)), [""; 0]);
+    for (limits, found) in [
+        (limits(7, 6, 6, 4), "the whole has 8 lines, at most 7 are allowed"),
+        (limits(8, 5, 6, 4), "the core has 6 lines, at most 5 are allowed"),
+        (limits(8, 6, 5, 4), "hub/mod.rs has 6 lines, at most 5 are allowed"),
+        (limits(8, 6, 6, 3), "hub/mod.rs fn long has 4 lines, at most 3 are allowed"),
+    ] {
+        assert_eq!(oversized(&sources, &limits), [found]);
+    }
+}
+
+#[test]
+fn a_feature_named_in_the_core_is_found() {
+    for (text, found) in [
+        ("use self::ring::Ring;", true),
+        ("struct LockstepMember;", true),
+        ("fn join_lockstep() {}", true),
+        ("const RING_START: u8 = 1;", true),
+        ("pub mod ring;", false),
+        ("fn string(wiring: &str) { bring() }", false),
+        ("// the ring\nconst TEXT: &str = \"lockstep\";", false),
+        ("#[cfg(test)] mod tests { use super::ring; }", false),
+    ] {
+        let (sources, _) =
+            planted(&[("hub/mod.rs", text), ("hub/ring.rs", "struct Ring;"), ("http/route.rs", "fn clip() {}")]);
+        assert_eq!(!named_features(&sources).is_empty(), found, "{text}");
+    }
+}
+
+#[test]
+fn a_crate_outside_its_folder_is_found() {
+    for (path, text, found) in [
+        ("camera/mod.rs", "use v4l::Device;", true),
+        ("hub/mod.rs", "fn f() { ::tiny_http::Server::new() }", true),
+        ("camera/v4l2/mod.rs", "use v4l::Device;", false),
+        ("http/server/mod.rs", "use tiny_http::Method;", false),
+        ("camera/mod.rs", "pub mod v4l2; use camera_v4l::X; // v4l\nconst NAME: &str = \"v4l\";", false),
+    ] {
+        let (sources, _) = planted(&[(path, text)]);
+        assert_eq!(!misplaced_crates(&sources).is_empty(), found, "{path}: {text}");
+    }
+}
+
+#[test]
+fn a_file_beside_its_folder_and_a_stale_path_are_found() {
+    let (sources, _) = planted(&[("hub.rs", ""), ("hub/ring.rs", ""), ("http/mod.rs", "")]);
+    assert_eq!(beside_folders(&sources), ["hub.rs"]);
+    let stale = stale_paths(&sources);
+    assert!(stale.contains(&"doctor.rs".into()) && !stale.contains(&"hub/ring.rs".into()), "{stale:?}");
 }

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod controls;
 pub mod histogram;
 pub mod intake;
+mod lettering;
 pub mod patience;
 pub mod rhythm;
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! How bright a JPEG is, without decoding it: exposure has settled when this stands still.
+//! Measures how bright a JPEG is without decoding it; while exposure settles, this changes.
 //!
-//! Only the Huffman codes are read; of the coefficients only Y's DC ones, each its block's mean, are looked at. That
-//! is about 14 ns for each byte on a 2.5 GHz Xeon: half a millisecond for 38 KB at 720p. Every code is checked against
-//! the end of the data, so damage ends the reading and nothing more.
+//! Only the Huffman codes are read, and of the coefficients only Y's DC ones, each the mean of its block. That takes
+//! about 14 ns for each byte on a 2.5 GHz Xeon: half a millisecond for 38 KB at 720p. Every code is checked against
+//! the end of the data, so damage ends the measurement and nothing more.
 
-use super::{DHT, DQT, DRI, EOI, FrameHeader, RST0, RST7, SOF0, SOF1, SOS, STANDARD_DHT, Segments, is_sof};
+use super::scanner::{DHT, DQT, DRI, EOI, FrameHeader, RST0, RST7, SOF0, SOF1, SOS, STANDARD_DHT, Segments, is_sof};
 
 /// Mean luma, 0 (black) to 255 (white), of a baseline JPEG, from the DC coefficients of its Y component: no inverse
-/// DCT. Of a damaged scan what decodes is used, if that is at least an eighth of it.
+/// DCT. Of a damaged scan the part that decodes is used, if it is at least an eighth of the picture.
 ///
-/// `None` for progressive, arithmetic-coded and 12-bit pictures, and for what cannot be read.
+/// `None` for progressive, arithmetic-coded and 12-bit pictures, and for data that cannot be read.
 pub fn mean_luma(data: &[u8]) -> Option<f32> {
     let mut tables = HuffmanTables::default();
     read_huffman_tables(&STANDARD_DHT[4..], &mut tables)?;
@@ -246,7 +246,7 @@ impl<'a> Bits<'a> {
         self
     }
 
-    /// Goes to behind the next marker. False if it is not a restart marker: then the scan is over.
+    /// Skips the data up to and including the next restart marker. False at any other marker: the scan is over.
     fn skip_to_restart(&mut self) -> bool {
         (self.window, self.count) = (0, 0);
         while let Some([byte, next, ..]) = self.data.get(self.at..) {
@@ -269,7 +269,7 @@ const SHORT_BITS: u32 = 9;
 /// More coefficients than a block can lack: "the others are zero".
 const END_OF_BLOCK: u16 = 127;
 
-/// A Huffman code with all that its symbol says, packed so that a look-up is one load. 0: there is no such code.
+/// A Huffman code with the meaning of its symbol, packed so that a look-up is one load. 0: there is no such code.
 #[derive(Clone, Copy, PartialEq)]
 struct Code(u16);
 
@@ -301,7 +301,7 @@ impl Code {
 /// Huffman tables by class (DC, AC) and identifier.
 type HuffmanTables<'a> = [[Option<Box<Huffman<'a>>>; 4]; 2];
 
-/// A Huffman table made ready for look-ups.
+/// A Huffman table prepared for look-ups.
 struct Huffman<'a> {
     /// By the next bits, the code that they begin with, if it is a short one.
     short: [Code; 1 << SHORT_BITS],
@@ -333,7 +333,7 @@ impl<'a> Huffman<'a> {
         Some(table)
     }
 
-    /// The code that 16 bits begin with, if it is too long for the look-up.
+    /// The code at the start of 16 bits, if it is too long for the look-up table.
     fn long_code(&self, bits: u32) -> Option<Code> {
         (1..).zip(&self.by_length[1..]).skip(SHORT_BITS as usize).find_map(|(length, (first, symbols))| {
             let nth = (bits >> (16 - length)).checked_sub(*first)?;
@@ -342,7 +342,7 @@ impl<'a> Huffman<'a> {
     }
 }
 
-/// Makes the tables of a DHT segment (B.2.4.2); those of an earlier one go.
+/// Reads the tables of a DHT segment (B.2.4.2). They replace those of an earlier segment.
 fn read_huffman_tables<'a>(mut payload: &'a [u8], tables: &mut HuffmanTables<'a>) -> Option<()> {
     while let [class_and_id, rest @ ..] = payload {
         let (counts, rest) = rest.split_first_chunk()?;
@@ -359,7 +359,7 @@ fn read_huffman_tables<'a>(mut payload: &'a [u8], tables: &mut HuffmanTables<'a>
 mod tests {
     use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
-    use super::super::tests::encode;
+    use super::super::scanner::tests::encode;
     use super::mean_luma;
 
     type Luma = fn(u32, u32) -> u8;
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn without_huffman_tables() {
         let jpeg = encode(64, 48, |_| ());
-        assert_eq!(mean_luma(&super::super::tests::without(&jpeg, super::DHT)), mean_luma(&jpeg));
+        assert_eq!(mean_luma(&super::super::scanner::tests::without(&jpeg, super::DHT)), mean_luma(&jpeg));
     }
 
     #[test]

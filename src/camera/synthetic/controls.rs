@@ -1,5 +1,4 @@
-//! The synthetic camera's controls: few, each with an effect that can be seen, one of every kind that a page must
-//! be able to show.
+//! The synthetic camera's controls: one of each kind that the page can show, each with a visible effect.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +13,13 @@ const GAIN: u32 = 0x0098_0913;
 const COLOR_EFFECTS: u32 = 0x0098_091F;
 const FLASH: u32 = 0x009C_0903;
 
-/// How long a flash turns the picture white.
+/// How long a flash makes the picture white.
 const FLASH_TIME: Duration = Duration::from_millis(200);
-/// The gain at which the picture is as it should be; automatic gain always finds it.
+/// The gain that leaves the picture unchanged; automatic gain always chooses it.
 const PLAIN_GAIN: i64 = 50;
 
-/// The values, as they are from the moment the camera is opened: as a plugged-in camera does, it begins anew.
-pub struct SyntheticControls {
+/// Controls and their values. They start from the defaults each time the camera is opened, as after plugging it in.
+pub(super) struct SyntheticControls {
     controls: Vec<Control>,
     flash_until: Option<Instant>,
 }
@@ -44,7 +43,7 @@ impl Default for SyntheticControls {
                 control(BRIGHTNESS, "Brightness", Kind::Integer, [-64, 64, 0], &[]),
                 control(GAIN_AUTOMATIC, "Gain, Automatic", Kind::Boolean, [0, 1, 1], &[]),
                 control(GAIN, "Gain", Kind::Integer, [0, 100, PLAIN_GAIN], &[]),
-                // V4L2's numbers, which leave out an effect that this camera lacks.
+                // V4L2's numbers; this camera lacks effect 2.
                 control(
                     COLOR_EFFECTS,
                     "Color Effects",
@@ -62,8 +61,8 @@ impl Default for SyntheticControls {
 }
 
 impl SyntheticControls {
-    /// What they make of a picture exposed now.
-    pub fn tone(&self) -> Tone {
+    /// The effect of the controls on a frame exposed now.
+    pub(super) fn tone(&self) -> Tone {
         if self.flash_until.is_some_and(|until| Instant::now() < until) {
             return Tone { gain: 0.0, brightness: 255, effect: Effect::BlackAndWhite };
         }
@@ -83,7 +82,7 @@ impl SyntheticControls {
         self.controls.iter().find(|control| control.id == id).and_then(|control| control.value).unwrap_or_default()
     }
 
-    /// Gain can be set while automatic gain is off.
+    /// Marks gain as inactive while automatic gain is on.
     fn update_flags(&mut self) {
         let is_automatic = self.get(GAIN_AUTOMATIC) == 1;
         for control in self.controls.iter_mut().filter(|control| control.id == GAIN) {

@@ -1,24 +1,23 @@
-//! A camera without a camera: the test picture at any size and an exact pace, for newcomers and for tests.
+//! The synthetic camera: a test picture of any size at an exact rate, for newcomers and for tests.
 //!
-//! It behaves as a webcam does: pictures are exposed at its own pace whether or not somebody fetches them, and one
-//! that is fetched late shows the time at which it was due. Those that nobody fetched in time are never drawn; the
-//! driver's counter jumps over them.
+//! It behaves as a webcam does: frames are due at its own rate whether or not anything takes them, and a frame that is
+//! taken late shows the time at which it was due. A frame that is not taken in time is never drawn; the driver's
+//! sequence number skips it.
 //!
-//! Tests ask for a difficult webcam in the device's text, `synthetic:KEY=VALUE,KEY=VALUE`:
+//! Tests select a difficult webcam by `--device synthetic:KEY=VALUE,KEY=VALUE`:
 //!
-//! | key | what it does |
+//! | key | effect |
 //! |---|---|
-//! | `bytes=N` | each JPEG is N bytes long (coarser, or with filler; a few bytes may be missing) |
-//! | `dht=0` | no Huffman tables, and `AVI1` where JFIF should be |
-//! | `first_ms=N` | the first picture comes N ms after the start |
-//! | `sizes=WxH+WxH` | only these sizes; another is answered with the nearest |
-//! | `stall_file=PATH` | while that file exists no picture comes, and nothing else happens |
+//! | `bytes=N` | each JPEG is N bytes long (coarser, or with filler; up to three bytes shorter) |
+//! | `dht=0` | no Huffman tables, and `AVI1` in place of `JFIF` |
+//! | `first_ms=N` | the first frame comes N ms after the start |
+//! | `sizes=WxH+WxH` | only these sizes; for any other the nearest is used |
+//! | `stall_file=PATH` | while that file exists no frame comes, and no error is reported |
 //! | `switch_ms=N` | starting takes N ms |
-//! | `unplug_file=PATH` | the camera is absent while that file exists; what streams then fails for good |
-//! | `warmup=N` | the first N pictures after each start are dark, each a little less |
+//! | `unplug_file=PATH` | while that file exists the camera is absent, and a running stream fails for good |
+//! | `warmup=N` | the first N frames after each start are dark, each less than the one before |
 
 mod controls;
-mod drawing;
 mod picture;
 
 use std::path::PathBuf;
@@ -44,11 +43,11 @@ const OWN_RATE: f64 = 30.0;
 #[derive(Debug, Clone, Default)]
 pub struct Synthetic {
     quirks: Arc<Quirks>,
-    /// Pictures made since the program began, whoever opened it.
-    made: Arc<AtomicU64>,
+    /// Frames drawn since the program started, over all times that the camera was opened.
+    drawn: Arc<AtomicU64>,
 }
 
-/// In what it differs from an easy camera; see the table above.
+/// Differences from a camera without problems, by the keys in the module's table.
 #[derive(Debug, Default, PartialEq)]
 struct Quirks {
     bytes: Option<usize>,
@@ -62,20 +61,21 @@ struct Quirks {
 }
 
 impl Synthetic {
-    /// An easy camera.
+    /// A camera without problems.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From the device's text, `synthetic` or `synthetic:KEY=VALUE,...`.
+    /// Parses `synthetic` or `synthetic:KEY=VALUE,...`.
+    ///
+    /// # Errors
+    /// A message that names the invalid key or value and what was expected.
     pub fn from_text(text: &str) -> Result<Self, String> {
         let quirks = match text.strip_prefix("synthetic") {
             Some("") => Quirks::default(),
             Some(rest) if rest.starts_with(':') => Quirks::parse(&rest[1..])?,
             _ => {
-                return Err(format!(
-                    "\"{text}\" is not the synthetic camera; give synthetic or synthetic:KEY=VALUE,..."
-                ));
+                return Err(format!("invalid camera \"{text}\": expected synthetic or synthetic:KEY=VALUE,..."));
             }
         };
         Ok(Self { quirks: Arc::new(quirks), ..Self::default() })
@@ -107,7 +107,9 @@ impl Quirks {
             let (key, value) = item.split_once('=').unwrap_or((item, ""));
             let number = |largest: u32| match value.parse() {
                 Ok(number) if number <= largest => Ok(number),
-                _ => Err(format!("synthetic: {key}=\"{value}\" is not a number from 0 to {largest}")),
+                _ => {
+                    Err(format!("invalid value \"{value}\" for synthetic:{key}: expected a number from 0 to {largest}"))
+                }
             };
             let millis = || number(60_000).map(|millis: u32| Duration::from_millis(millis.into()));
             match key {
@@ -117,18 +119,22 @@ impl Quirks {
                 "sizes" => {
                     quirks.sizes = value.split('+').map(|size| size.parse::<Size>()).collect::<Result<_, _>>()?;
                     if let Some(size) = quirks.sizes.iter().find(|size| coerce(**size, &[]) != **size) {
-                        return Err(format!("synthetic: sizes={size} is not between {SMALLEST} and {LARGEST}"));
+                        return Err(format!(
+                            "invalid size {size} for synthetic:sizes: expected {SMALLEST} to {LARGEST}"
+                        ));
                     }
                 }
                 "stall_file" if !value.is_empty() => quirks.stall_file = Some(value.into()),
                 "switch_ms" => quirks.switch = millis()?,
                 "unplug_file" if !value.is_empty() => quirks.unplug_file = Some(value.into()),
-                "stall_file" | "unplug_file" => return Err(format!("synthetic: {key}= needs a path")),
+                "stall_file" | "unplug_file" => {
+                    return Err(format!("missing value for synthetic:{key}: expected a path"));
+                }
                 "warmup" => quirks.warmup = number(1000)?.into(),
                 _ => {
                     return Err(format!(
-                        "synthetic: unknown key \"{key}\"; known are bytes, dht, first_ms, sizes, stall_file, switch_ms, \
-                         unplug_file and warmup"
+                        "unknown key \"{key}\" for synthetic: expected bytes, dht, first_ms, sizes, stall_file, \
+                         switch_ms, unplug_file or warmup"
                     ));
                 }
             }
@@ -152,7 +158,7 @@ impl Quirks {
     }
 }
 
-/// The size that a request gets: of those offered, the one whose rectangle differs least, as the kernel chooses.
+/// The size used for a wanted size: of the sizes offered the one whose rectangle differs least, as the kernel chooses.
 fn coerce(want: Size, offered: &[Size]) -> Size {
     let overlap = |size: &Size| u64::from(size.width.min(want.width)) * u64::from(size.height.min(want.height));
     offered.iter().min_by_key(|size| size.area() + want.area() - 2 * overlap(size)).copied().unwrap_or_else(|| {
@@ -192,14 +198,7 @@ impl Device for Camera {
         let fps = want.fps.filter(|fps| fps.is_finite()).unwrap_or(OWN_RATE).clamp(1.0, 120.0);
         let mode = Mode { size: coerce(want.size, &quirks.sizes), fps: Some(fps) };
         if self.picture.as_ref().is_none_or(|(drawn, _)| *drawn != mode) {
-            let mut picture = TestPicture::new(mode.size, fps);
-            if let Some(bytes) = quirks.bytes {
-                picture.set_length(bytes);
-            }
-            if quirks.omits_dht {
-                picture.omit_huffman_tables();
-            }
-            self.picture = Some((mode, picture));
+            self.picture = Some((mode, TestPicture::new(mode.size, fps, quirks.bytes, quirks.omits_dht)));
         }
         self.stream = Arc::new(Stream::started(quirks.clone(), fps, os::monotonic()));
         Ok(mode)
@@ -217,17 +216,17 @@ impl Device for Camera {
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
         let failed = |text: &str| CameraError::new(ErrorKind::Failed, format!("synthetic camera: {text}"));
         let (mono, real) = (os::monotonic(), os::realtime());
-        let due = self.stream.take(mono)?.ok_or_else(|| failed("no picture is due yet"))?;
+        let due = self.stream.take(mono)?.ok_or_else(|| failed("no frame is due yet"))?;
         let Some((_, picture)) = &mut self.picture else { return Err(failed("not started")) };
         let warmup = self.source.quirks.warmup;
         let tone = self.controls.tone();
         let brightness = ((due.taken_before + 1) as f32 / (warmup + 1) as f32).min(1.0);
         let moment = Moment {
-            number: self.source.made.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.source.drawn.fetch_add(1, Ordering::Relaxed) + 1,
             exposed_at: Stamp { mono: due.at, real: real.saturating_sub(mono - due.at) },
             tone: Tone { gain: tone.gain * brightness, ..tone },
         };
-        let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode its picture: {error}")))?;
+        let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode a frame: {error}")))?;
         sink(RawFrame { data, sequence: due.sequence as u32, is_flagged: false, exposed_at: Some(due.at) });
         Ok(())
     }
@@ -243,10 +242,10 @@ impl Drop for Camera {
     }
 }
 
-/// The pictures of one start: when each is due.
+/// One stream, from start to stop: when each frame is due.
 struct Stream {
     quirks: Arc<Quirks>,
-    /// CLOCK_MONOTONIC of picture 0.
+    /// CLOCK_MONOTONIC of frame 0.
     first: Duration,
     period: Duration,
     state: Mutex<State>,
@@ -255,12 +254,12 @@ struct Stream {
 
 struct State {
     is_running: bool,
-    /// Number of the picture that is waited for, and how many were taken before it.
+    /// Number of the next frame, and how many frames were taken before it.
     next: u64,
     taken: u64,
 }
 
-/// A picture to be drawn now.
+/// A frame that is due and not drawn yet.
 #[derive(Debug, PartialEq)]
 struct Due {
     sequence: u64,
@@ -270,8 +269,8 @@ struct Due {
 }
 
 impl Stream {
-    /// How often the files of quirks are looked for while waiting, where there may be one.
-    const LOOK: Duration = Duration::from_millis(20);
+    /// Interval at which the files of quirks are checked while waiting.
+    const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
     fn started(quirks: Arc<Quirks>, fps: f64, now: Duration) -> Self {
         let period = Duration::from_secs_f64(1.0 / fps);
@@ -291,19 +290,19 @@ impl Stream {
         self.stopped.notify_all();
     }
 
-    /// A whole number of periods after the first one, so that lateness never adds up.
+    /// When a frame is due: whole periods after the first frame, so that lateness never adds up.
     fn at(&self, sequence: u64) -> Duration {
         self.first + Duration::from_nanos(self.period.as_nanos() as u64 * sequence)
     }
 
     fn check(&self, state: &mut State) -> Result<(), CameraError> {
         if !state.is_running {
-            return Err(CameraError::new(ErrorKind::Failed, "synthetic camera: nothing streams"));
+            return Err(CameraError::new(ErrorKind::Failed, "synthetic camera: it is not streaming"));
         }
         self.quirks.check_plugged().inspect_err(|_| state.is_running = false)
     }
 
-    /// The newest picture that is due, unless it was taken. Earlier ones are lost, as by a driver without buffers.
+    /// Takes the newest frame that is due and not taken yet. Earlier ones are lost, as by a driver without buffers.
     fn take(&self, now: Duration) -> Result<Option<Due>, CameraError> {
         let mut state = self.state.lock();
         self.check(&mut state)?;
@@ -330,9 +329,9 @@ impl Readiness for Stream {
                 return Ok(is_ready);
             }
             let has_files = self.quirks.unplug_file.is_some() || self.quirks.stall_file.is_some();
-            let look = if has_files { Self::LOOK } else { Duration::MAX };
+            let interval = if has_files { Self::FILE_CHECK_INTERVAL } else { Duration::MAX };
             let until = if now >= due { give_up } else { due.min(give_up) };
-            self.stopped.wait_for(&mut state, (until - now).min(look));
+            self.stopped.wait_for(&mut state, (until - now).min(interval));
         }
     }
 }
@@ -372,15 +371,15 @@ mod tests {
         assert_eq!(*Synthetic::from_text(text).unwrap().quirks, wanted);
         assert_eq!(*Synthetic::from_text("synthetic").unwrap().quirks, Quirks::default());
         for (bad, named) in [
-            ("synthetic:", "unknown key \"\"; known are bytes"),
-            ("synthetic:size=640x480", "unknown key \"size\"; known are bytes, dht, first_ms, sizes"),
-            ("synthetic:warmup", "warmup=\"\" is not a number"),
-            ("synthetic:dht=2", "dht=\"2\" is not a number from 0 to 1"),
+            ("synthetic:", "unknown key \"\" for synthetic: expected bytes"),
+            ("synthetic:size=640x480", "unknown key \"size\" for synthetic: expected bytes, dht, first_ms, sizes"),
+            ("synthetic:warmup", "invalid value \"\" for synthetic:warmup: expected a number"),
+            ("synthetic:dht=2", "invalid value \"2\" for synthetic:dht: expected a number from 0 to 1"),
             ("synthetic:sizes=640", "\"640\" is not a size"),
-            ("synthetic:sizes=9000x9000", "sizes=9000x9000 is not between 16x16 and 3840x2160"),
-            ("synthetic:unplug_file=", "unplug_file= needs a path"),
-            ("synthetic:stall_file", "stall_file= needs a path"),
-            ("synthetic2", "\"synthetic2\" is not the synthetic camera"),
+            ("synthetic:sizes=9000x9000", "invalid size 9000x9000 for synthetic:sizes: expected 16x16 to 3840x2160"),
+            ("synthetic:unplug_file=", "missing value for synthetic:unplug_file: expected a path"),
+            ("synthetic:stall_file", "missing value for synthetic:stall_file: expected a path"),
+            ("synthetic2", "invalid camera \"synthetic2\": expected synthetic"),
         ] {
             let error = Synthetic::from_text(bad).unwrap_err();
             assert!(error.contains(named), "{bad}: {error}");
