@@ -287,6 +287,7 @@ impl Drop for ViewerPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::test_frame;
     use socket2::{Domain, Type};
     use std::time::Duration;
 
@@ -347,6 +348,19 @@ mod tests {
         let here: Vec<u64> = places.clients().iter().map(|stats| stats.id).collect();
         assert_eq!(here, ids(&[&taking.0, &first.0, &second.0]));
         assert_eq!(places.viewers().left.ended[EndReason::MadeRoom as usize], 2);
+    }
+
+    #[test]
+    fn an_evicted_viewer_is_counted_once_and_at_once() {
+        let limits = Limits::new(1, None);
+        let (evicted, connection, _socket) = viewer(&limits, "").unwrap();
+        evicted.stats().count(&test_frame(1, Duration::ZERO, 10), 10);
+        connection.flow().waits(Duration::from_secs(3));
+        let _newcomer = viewer(&limits, "").unwrap();
+        let left = || limits.viewers().left;
+        assert_eq!((left().by_mode["newest"].frames, left().ended[EndReason::MadeRoom as usize]), (1, 1));
+        evicted.leave(EndReason::MadeRoom);
+        assert_eq!((left().by_mode["newest"].frames, left().ended[EndReason::MadeRoom as usize]), (1, 1));
     }
 
     #[test]
