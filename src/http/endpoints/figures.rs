@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use self::Reading::{Count, Each, Info, Json, OneOf, Time, Times};
-use crate::camera::histogram::{BOUNDS, Histogram};
 use crate::camera::session::{Phase, Session};
-use crate::camera::still::Stills;
+use crate::camera::still::{BOUNDS, Histogram, Stills};
 use crate::http::response::Response;
 use crate::http::server::client::{ClientStats, EndReason, Sent, Viewers};
 use crate::http::server::limits::Limits;
@@ -350,7 +349,7 @@ fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: f64) {
 }
 
 fn histogram(text: &mut String, name: &str, times: &Histogram) {
-    let counts = times.cumulated();
+    let counts = times.cumulative();
     let bounds = BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
     let bucket = format!("{name}_bucket");
     bounds.zip(counts).for_each(|(bound, count)| sample(text, &bucket, &[("le", &bound)], count as f64));
