@@ -1,4 +1,4 @@
-//! `/clip`: the last seconds as a file, complete, and a video after one line of ffmpeg.
+//! `/clip`: the last seconds as a file that lacks no frame, and that one line of ffmpeg makes a video of.
 
 mod recorder;
 mod support;
@@ -12,12 +12,12 @@ use std::time::Duration;
 use recorder::{NARROW, Parts, assert_no_gap};
 use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
 
-/// The clip's length; three seconds in the short run, since a tenth is hardly a video.
+/// The clip's length in seconds: three in the short run.
 fn seconds() -> u64 {
     if is_long_run() { 20 } else { 3 }
 }
 
-/// A server that has recorded for longer than that.
+/// A server that has kept frames for longer than that.
 fn recorded(args: &[&str]) -> TestServer {
     let replay = format!("{}s", seconds());
     let common = ["--size", "320x240", "--fps", "30", "--idle", "0", "--replay", &replay];
@@ -26,7 +26,7 @@ fn recorded(args: &[&str]) -> TestServer {
     server
 }
 
-/// The pictures of a file, by their ends. The synthetic camera's have no such marker inside.
+/// The pictures in a file, split at EOI. The synthetic camera's pictures contain no other.
 fn pictures(file: &[u8]) -> Vec<&[u8]> {
     let (mut pictures, mut start) = (Vec::new(), 0);
     for at in (2..=file.len()).filter(|at| file[at - 2..*at] == [0xFF, 0xD9]) {
@@ -37,8 +37,8 @@ fn pictures(file: &[u8]) -> Vec<&[u8]> {
     pictures
 }
 
-fn number<T: std::str::FromStr>(answer: &Answer, header: &str) -> T {
-    answer.expect_header(header).parse().unwrap_or_else(|_| panic!("{header} is a number: {}", answer.head))
+fn number<T: std::str::FromStr>(response: &Answer, header: &str) -> T {
+    response.expect_header(header).parse().unwrap_or_else(|_| panic!("{header} is a number: {}", response.head))
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_clip_holds_every_frame_of_its_seconds() {
 
     let mut client = server.connect();
     client.send(request("HEAD", &target));
-    let head = client.try_answer("HEAD").expect("an answer");
+    let head = client.try_answer("HEAD").expect("a response");
     assert!(number::<u64>(&head, "Content-Length") > 100_000, "{}", head.head);
 }
 
@@ -99,21 +99,21 @@ fn the_documented_line_makes_a_video_of_the_right_length() {
 }
 
 #[test]
-fn what_cannot_be_had_is_told() {
+fn without_a_replay_and_for_invalid_parameters_the_response_says_why() {
     let server = TestServer::start(&["--size", "320x240"]);
-    let answer = server.get("/clip?last=5s");
-    assert_eq!(answer.status, 404);
-    assert!(answer.text().contains("--replay"), "{}", answer.text());
+    let response = server.get("/clip?last=5s");
+    assert_eq!(response.status, 404);
+    assert!(response.text().contains("--replay"), "{}", response.text());
 
     let server = TestServer::start(&["--size", "320x240", "--replay", "1", "--idle", "0.3"]);
     for (target, words) in [("/clip?last=soon", "seconds"), ("/clip?format=mp4", "mjpeg or json")] {
-        let answer = server.get(target);
-        assert_eq!(answer.status, 400, "{target}");
-        assert!(answer.text().contains(words), "{target}: {}", answer.text());
+        let response = server.get(target);
+        assert_eq!(response.status, 400, "{target}");
+        assert!(response.text().contains(words), "{target}: {}", response.text());
     }
 }
 
-/// A replay keeps what others look at; it does not keep the camera open, nor open it.
+/// A replay keeps the frames that others watch. It neither opens the camera nor keeps it open.
 #[test]
 fn a_replay_does_not_wake_the_camera() {
     let server = TestServer::start(&["--size", "320x240", "--replay", "2", "--idle", "0.3"]);
@@ -121,15 +121,15 @@ fn a_replay_does_not_wake_the_camera() {
     Parts::open(&server, "/stream").take_for(Duration::from_secs(1), Duration::ZERO);
     server.wait_log("camera closed", PATIENCE);
     let before = opened();
-    assert_eq!(server.get("/clip?last=2s").status, 200, "what was seen just now is there");
+    assert_eq!(server.get("/clip?last=2s").status, 200, "the newest frames are kept");
     thread::sleep(Duration::from_millis(2_200));
     server.get("/clip?last=2s").assert_unavailable();
-    assert_eq!(opened(), before, "nobody woke the camera");
+    assert_eq!(opened(), before, "the camera was not opened");
 }
 
-/// Memory wins over seconds, and the start says how many seconds fit.
+/// The memory limit takes precedence over the seconds, and the log says at start how many seconds fit.
 #[test]
-fn the_start_says_how_many_seconds_fit() {
+fn the_log_says_how_many_seconds_fit() {
     let server = TestServer::start(&["--device", "synthetic:bytes=40000", "--idle", "0", "--replay", "20s"]);
     server.wait_log("replay seconds=20 memory=64MiB fits=\"about", PATIENCE);
     let line = server.wait_log("the replay of 20 s fits", PATIENCE);
@@ -147,16 +147,16 @@ fn the_start_says_how_many_seconds_fit() {
     assert!((35..=52).contains(&frames), "2 MiB hold {frames} frames of 40 KB");
 }
 
-/// Whoever downloads slowly keeps what it asked for, while the ring goes on without it; it takes a viewer's place.
+/// A slow download stays complete although the ring moves on. It counts as a viewer.
 #[test]
-fn a_slow_download_is_whole() {
+fn a_slow_download_is_complete() {
     let server = recorded(&["--max-clients", "1"]);
     server.wait_log("viewer left", PATIENCE);
     let mut client = support::Client::over(support::narrow_connection(server.address(), NARROW));
     client.send(request("GET", "/clip"));
     server.wait_log("mode=clip", PATIENCE);
-    assert_eq!(server.get("/stream").status, 503, "it has the place");
-    assert_eq!(server.get("/snapshot").status, 200, "snapshots have places of their own");
+    assert_eq!(server.get("/stream").status, 503, "the download counts as a viewer");
+    assert_eq!(server.get("/snapshot").status, 200, "snapshots have a limit of their own");
     thread::sleep(Duration::from_secs(seconds().min(6)));
     let clip = client.answer();
     let camera: Vec<u64> = pictures(&clip.body).iter().map(|jpeg| stamp_of(jpeg).expect("a stamp").seq).collect();

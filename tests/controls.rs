@@ -1,17 +1,17 @@
-//! The camera's controls over HTTP: what the camera has is listed, set, kept, and never left to a driver to clamp.
-//! The pictures tell whether it was really done.
+//! The camera's controls over HTTP: they are listed, set, remembered, and checked before a driver could clamp them.
+//! The pictures show whether a control was really set.
 
 mod support;
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-// A measuring instrument here, not a thing under test.
+// Used to measure pictures here; it is tested elsewhere.
 use framehub::jpeg::mean_luma;
 use serde_json::{Value, json};
 use support::{Answer, PATIENCE, SNAPSHOT_LIMIT, TestServer, request, wait_until};
 
-/// The type of a body.
+/// Content types of a body.
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -28,15 +28,15 @@ fn post(server: &TestServer, target: &str, content_type: &str, body: &str) -> An
     ))
 }
 
-/// All controls, from an answer that has to have them.
+/// All controls, from a response that must list them.
 #[track_caller]
-fn controls(answer: &Answer) -> Vec<Value> {
-    assert_eq!(answer.status, 200, "{}{}", answer.head, answer.text());
-    assert_eq!(answer.expect_header("Content-Type"), JSON);
-    serde_json::from_slice(&answer.body).expect("a JSON list")
+fn controls(response: &Answer) -> Vec<Value> {
+    assert_eq!(response.status, 200, "{}{}", response.head, response.text());
+    assert_eq!(response.expect_header("Content-Type"), JSON);
+    serde_json::from_slice(&response.body).expect("a JSON list")
 }
 
-/// A control's value now.
+/// The present value of a control.
 #[track_caller]
 fn value(server: &TestServer, name: &str) -> Value {
     value_in(&controls(&server.get("/controls")), name)
@@ -52,7 +52,7 @@ fn luma(server: &TestServer) -> f32 {
     mean_luma(&server.get("/snapshot").body).expect("a picture")
 }
 
-/// Waits until a stream's pictures are as bright as `holds` says.
+/// Waits until `holds` is true of the brightness of a stream's pictures.
 #[track_caller]
 fn wait_luma(server: &TestServer, holds: impl Fn(f32) -> bool) {
     let mut viewer = server.stream("/stream");
@@ -72,12 +72,12 @@ fn wait_closed(server: &TestServer) {
 }
 
 #[test]
-fn what_the_camera_has() {
+fn controls_are_listed() {
     let server = start(&[]);
-    let answer = server.get("/controls");
-    assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "*");
-    assert!(answer.expect_header("Cache-Control").contains("no-store"));
-    let controls = controls(&answer);
+    let response = server.get("/controls");
+    assert_eq!(response.expect_header("Access-Control-Allow-Origin"), "*");
+    assert!(response.expect_header("Cache-Control").contains("no-store"));
+    let controls = controls(&response);
     let brightness = json!({
         "name": "brightness", "label": "Brightness", "id": 9963776, "type": "integer",
         "min": -64, "max": 64, "step": 1, "default": 0, "value": 0, "flags": [],
@@ -94,7 +94,7 @@ fn what_the_camera_has() {
 }
 
 #[test]
-fn set_by_json_by_form_and_by_query_and_seen_in_the_picture() {
+fn controls_are_set_by_json_form_and_query_and_the_picture_changes() {
     let server = start(&[]);
     let mut viewer = server.stream("/stream");
     let plain = mean_luma(&viewer.next_part().jpeg).expect("a picture");
@@ -106,24 +106,24 @@ fn set_by_json_by_form_and_by_query_and_seen_in_the_picture() {
         ("/controls?token=secret&brightness=40", "text/plain", "", 40),
         ("/controls", "text/plain", "{\"brightness\": \"-40\"}", -40),
     ] {
-        let answer = post(&server, target, content_type, body);
-        assert_eq!(value_in(&controls(&answer), "brightness"), brightness, "{target} {body}");
+        let response = post(&server, target, content_type, body);
+        assert_eq!(value_in(&controls(&response), "brightness"), brightness, "{target} {body}");
         assert_eq!(value(&server, "brightness"), brightness);
         let wanted = plain + brightness as f32;
-        wait_until("the viewer sees it", PATIENCE, || {
+        wait_until("the viewer's picture changes", PATIENCE, || {
             let luma = mean_luma(&viewer.next_part().jpeg).expect("a picture");
-            // Dark and light places are clipped.
+            // Dark and light areas are clipped.
             (luma - wanted).abs() < 15.0
         });
     }
-    // The viewer never lost the stream.
+    // The viewer's stream was never interrupted.
     assert!(viewer.next_part().stamp().seq > before);
     assert_eq!(times(&server, "camera opened"), 1, "{:?}", server.log());
     assert_eq!(times(&server, "streaming mode"), 1, "{:?}", server.log());
 }
 
 #[test]
-fn refused_with_the_range_in_words() {
+fn invalid_requests_are_refused_and_the_response_says_what_is_expected() {
     let server = start(&[]);
     for (body, status, words) in [
         (r#"{"brightness": 65}"#, 400, "brightness takes -64 to 64; \"65\""),
@@ -131,8 +131,8 @@ fn refused_with_the_range_in_words() {
         (r#"{"brightness": 1.5}"#, 400, "-64 to 64"),
         (r#"{"brightness": 1e99}"#, 400, "-64 to 64"),
         (r#"{"brightness": "light"}"#, 400, "\"light\""),
-        (r#"{"brightness": null}"#, 400, "neither a number"),
-        (r#"{"brightness": [1]}"#, 400, "neither a number"),
+        (r#"{"brightness": null}"#, 400, "invalid value for brightness: expected a number, true, false or a string"),
+        (r#"{"brightness": [1]}"#, 400, "invalid value for brightness"),
         (r#"{"color_effects": 2}"#, 400, "0 (None), 1 (Black & White) or 3 (Negative)"),
         (r#"{"gain_automatic": 2}"#, 400, "0 (off) or 1 (on)"),
         (r#"{"Brightness": 1}"#, 400, "this camera has brightness, gain_automatic"),
@@ -141,42 +141,64 @@ fn refused_with_the_range_in_words() {
         (r#"{"gain": 1}"#, 409, "inactive while gain_automatic is on"),
         (r#"{"brightness": 1"#, 400, "line 1 column"),
         ("[1, 2]", 400, "JSON object"),
-        ("{}", 400, "name what to set"),
-        ("", 400, "name what to set"),
+        ("{}", 400, "no control is named"),
+        ("", 400, "no control is named"),
     ] {
-        let answer = post(&server, "/controls", JSON, body);
-        assert_eq!(answer.status, status, "{body}: {}", answer.text());
-        assert!(answer.text().contains(words), "{body}: {}", answer.text());
+        let response = post(&server, "/controls", JSON, body);
+        assert_eq!(response.status, status, "{body}: {}", response.text());
+        assert!(response.text().contains(words), "{body}: {}", response.text());
     }
-    assert_eq!(value(&server, "brightness"), 0, "nothing of all this was done");
+    assert_eq!(value(&server, "brightness"), 0, "nothing was set");
+    server.assert_answers();
+}
+
+/// Whatever is nested in a body, a client's small stack must hold: an overflow would end the whole server.
+#[test]
+fn deeply_nested_bodies_are_refused_and_the_server_lives() {
+    const MOST: usize = 64 * 1024;
+    let server = start(&[]);
+    let open = |unit: &str, depth: usize| format!("{{\"brightness\": {}", unit.repeat(depth));
+    for depth in [1, 100, 120, 127, 128, 129, 1000, 10_000, MOST] {
+        for (unit, end) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+            let depth = depth.min((MOST - 100) / (unit.len() + end.len()));
+            let whole = open(unit, depth) + "1" + &end.repeat(depth) + "}";
+            for body in [unit.repeat(depth), open(unit, depth), whole] {
+                let response = post(&server, "/controls", JSON, &body);
+                let start = body.get(..40).unwrap_or(&body);
+                assert_eq!(response.status, 400, "{start} … of {} bytes: {}", body.len(), response.text());
+                assert!(response.text().len() < 300, "{start} …: {}", response.text());
+            }
+        }
+    }
+    assert_eq!(value(&server, "brightness"), 0, "nothing was set");
     server.assert_answers();
 }
 
 #[test]
-fn other_methods_change_nothing() {
+fn other_methods_set_nothing() {
     let server = start(&[]);
     let mut client = server.connect();
     for method in ["GET", "HEAD"] {
         client.send(request(method, "/controls?brightness=30"));
-        assert_eq!(client.try_answer(method).expect("an answer").status, 200);
+        assert_eq!(client.try_answer(method).expect("a response").status, 200);
     }
     client.send(request("HEAD", "/?action=command&id=9963776&group=1&value=30"));
-    assert_eq!(client.try_answer("HEAD").expect("an answer").status, 405);
+    assert_eq!(client.try_answer("HEAD").expect("a response").status, 405);
     assert_eq!(client.exchange(request("PUT", "/controls?brightness=30")).status, 405);
     assert_eq!(value(&server, "brightness"), 0);
 }
 
 #[test]
-fn several_at_once_in_any_order() {
+fn several_controls_are_set_at_once_in_any_order() {
     let server = start(&[]);
-    // Gain can be set only while its automatic is off, whatever comes first.
-    let answer = post(&server, "/controls", FORM, "gain=20&color_effects=black+%26+white&gain_automatic=off");
-    let controls = controls(&answer);
+    // Gain can be set only while automatic gain is off; the order in the request does not matter.
+    let response = post(&server, "/controls", FORM, "gain=20&color_effects=black+%26+white&gain_automatic=off");
+    let controls = controls(&response);
     for (name, expected) in [("gain", 20), ("gain_automatic", 0), ("color_effects", 1)] {
         assert_eq!(value_in(&controls, name), expected, "{name}");
     }
     let gain = controls.iter().find(|control| control["name"] == "gain").expect("it");
-    assert_eq!(gain["flags"], json!([]), "the answer tells that it is active now");
+    assert_eq!(gain["flags"], json!([]), "the response shows that it is active now");
 }
 
 #[test]
@@ -192,23 +214,23 @@ fn a_button_is_pressed() {
 }
 
 #[test]
-fn reset_to_what_the_camera_had() {
+fn reset_restores_the_cameras_defaults() {
     let server = start(&["--control", "brightness=-30"]);
     let body = r#"{"gain": 90, "gain_automatic": 0, "color_effects": 3}"#;
     assert_eq!(post(&server, "/controls", JSON, body).status, 200);
     for (name, expected) in [("brightness", -30), ("gain", 90), ("color_effects", 3)] {
         assert_eq!(value(&server, name), expected, "{name}");
     }
-    let answer = post(&server, "/controls?reset=1", JSON, r#"{"color_effects": 1}"#);
-    let controls = controls(&answer);
+    let response = post(&server, "/controls?reset=1", JSON, r#"{"color_effects": 1}"#);
+    let controls = controls(&response);
     for (name, expected) in [("brightness", 0), ("gain", 50), ("gain_automatic", 1), ("color_effects", 1)] {
         assert_eq!(value_in(&controls, name), expected, "{name}");
     }
 }
 
-/// The synthetic camera forgets its values when it is closed, as a camera without power does.
+/// The synthetic camera loses its values when it is closed, as a camera does without power.
 #[test]
-fn kept_when_the_camera_is_closed_and_opened_again() {
+fn controls_are_restored_when_the_camera_is_closed_and_opened_again() {
     let server = start(&["--idle", "0.3"]);
     let plain = luma(&server);
     for brightness in [40, -40] {
@@ -219,14 +241,14 @@ fn kept_when_the_camera_is_closed_and_opened_again() {
         assert!((luma - plain - brightness as f32).abs() < 15.0, "{plain}, then {luma} with {brightness}");
         assert_eq!(times(&server, "camera opened"), opened + 1);
     }
-    // What was reset is not set again.
+    // A reset value is not restored.
     assert_eq!(post(&server, "/controls?reset", FORM, "").status, 200);
     wait_closed(&server);
     assert!((luma(&server) - plain).abs() < 5.0);
 }
 
 #[test]
-fn kept_when_the_camera_is_pulled_and_put_back() {
+fn controls_are_restored_when_the_camera_is_unplugged_and_plugged_in_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let plug = directory.path().join("unplugged");
     let server = start(&["--device", &format!("synthetic:unplug_file={}", plug.display())]);
@@ -242,7 +264,7 @@ fn kept_when_the_camera_is_pulled_and_put_back() {
 }
 
 #[test]
-fn set_at_start_and_wrong_ones_are_told_once() {
+fn controls_are_set_at_start_and_invalid_ones_are_logged_once() {
     let args = ["--control", "brightness=40", "--control=gain_automatic=off", "--control=gain=30"];
     let wrong = ["--control", "focus=3", "--control", "color_effects=sepia", "--idle", "0.3"];
     let server = start(&[&args[..], &wrong[..]].concat());
@@ -261,22 +283,22 @@ fn set_at_start_and_wrong_ones_are_told_once() {
 }
 
 #[test]
-fn only_as_far_as_the_owner_allows() {
+fn the_controls_option_decides_what_clients_may_do() {
     for (access, read, write) in [("none", 403, 403), ("read", 200, 403), ("write", 200, 200)] {
         let server = start(&["--controls", access, "--control", "brightness=7"]);
         let got = server.get("/controls");
         let set = post(&server, "/controls?brightness=9", FORM, "");
         assert_eq!((got.status, set.status), (read, write), "{access}");
-        for answer in [got, set].iter().filter(|answer| answer.status == 403) {
-            assert!(answer.text().contains(&format!("--controls {access}")), "{}", answer.text());
+        for response in [got, set].iter().filter(|response| response.status == 403) {
+            assert!(response.text().contains(&format!("--controls {access}")), "{}", response.text());
         }
     }
 }
 
 #[test]
-fn a_sleeping_camera_is_opened_for_it_and_let_go() {
+fn a_sleeping_camera_is_opened_to_list_its_controls_and_closed_again() {
     let server = start(&["--idle", "0.3"]);
-    // It has been looked for, and let go.
+    // At start it was opened and closed once, to see whether it is there.
     server.wait_log("asleep until somebody looks", PATIENCE);
     wait_closed(&server);
     let opened = times(&server, "camera opened");
@@ -286,33 +308,33 @@ fn a_sleeping_camera_is_opened_for_it_and_let_go() {
 }
 
 #[test]
-fn no_camera_no_controls() {
+fn without_a_camera_controls_are_unavailable() {
     let server = start(&["--device", "/dev/no-such-camera", "--control", "brightness=1"]);
     for method in ["GET", "POST"] {
         let began = Instant::now();
-        let answer = server.connect().exchange(request(method, "/controls?brightness=3"));
-        answer.assert_unavailable();
-        assert!(answer.text().contains("/dev/no-such-camera"), "{}", answer.text());
+        let response = server.connect().exchange(request(method, "/controls?brightness=3"));
+        response.assert_unavailable();
+        assert!(response.text().contains("/dev/no-such-camera"), "{}", response.text());
         assert!(began.elapsed() < SNAPSHOT_LIMIT, "{:?}", began.elapsed());
     }
 }
 
-/// A camera that hangs in its driver is no reason to hang with it.
+/// A camera that hangs in its driver does not keep a client waiting.
 #[test]
-fn answered_in_time_while_the_camera_is_busy() {
+fn the_response_comes_in_time_while_the_camera_is_busy() {
     let server = start(&["--device", "synthetic:switch_ms=6000"]);
     let _viewer = server.stream("/stream");
-    // The capture thread holds it from here until it streams.
+    // The capture thread holds the camera from now on until it streams.
     server.wait_log("camera opened", PATIENCE);
     let began = Instant::now();
-    let answer = server.get("/controls");
-    answer.assert_unavailable();
+    let response = server.get("/controls");
+    response.assert_unavailable();
     assert!(began.elapsed() < SNAPSHOT_LIMIT + Duration::from_millis(500), "{:?}", began.elapsed());
     server.assert_answers();
 }
 
 #[test]
-fn many_who_set_at_once_all_get_an_answer() {
+fn many_clients_that_set_controls_at_once_all_get_a_response() {
     let server = start(&[]);
     let mut viewer = server.stream("/stream");
     viewer.next_part();
@@ -321,8 +343,8 @@ fn many_who_set_at_once_all_get_an_answer() {
             let server = &server;
             scope.spawn(move || {
                 for turn in 0..10 {
-                    let answer = post(server, &format!("/controls?brightness={}", client * turn), FORM, "");
-                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    let response = post(server, &format!("/controls?brightness={}", client * turn), FORM, "");
+                    assert_eq!(response.status, 200, "{}", response.text());
                 }
             });
         }

@@ -1,5 +1,5 @@
-//! Octolapse sets the camera's controls before a print. Its requests, as its `camera.py` sends them through Python's
-//! requests, and what it demands of the answers.
+//! Octolapse sets the camera's controls before a print. These are its requests, as its `camera.py` sends them with
+//! Python's requests library, and what it expects of the responses.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::{Answer, TestServer};
 
-/// Octolapse gives up its tests after this time, and other requests after twice as long.
+/// Octolapse's timeout for its tests. Other requests have twice as long.
 const TEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 const AS_MJPG_STREAMER: [&str; 2] = ["--server-header", "MJPG-Streamer/0.2"];
@@ -17,37 +17,37 @@ fn start(args: &[&str]) -> TestServer {
     TestServer::start(&[&["--size", "320x240"], args].concat())
 }
 
-/// `requests.get(address + rest)`, with the address `http://HOST/webcam/` behind a proxy that takes `webcam` away.
+/// `requests.get(address + rest)`, with the address `http://HOST/webcam/` behind a proxy that removes `webcam`.
 #[track_caller]
 fn get(server: &TestServer, rest: &str) -> Answer {
     let began = Instant::now();
-    let answer = server.connect().exchange(format!(
+    let response = server.connect().exchange(format!(
         "GET /{rest} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: python-requests/2.31.0\r\n\
          Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n"
     ));
     assert!(began.elapsed() < TEST_TIMEOUT, "{rest}: {:?}", began.elapsed());
-    answer
+    response
 }
 
-/// What Octolapse takes the server for.
-fn server_type(answer: &Answer) -> &str {
-    let server = answer.expect_header("Server");
+/// Which server Octolapse believes this to be.
+fn server_type(response: &Answer) -> &str {
+    let server = response.expect_header("Server");
     if server.starts_with("MJPG-Streamer") { "mjpg-streamer" } else { server }
 }
 
-/// Any answer but these words and 200 ends its attempt to set a control.
+/// Octolapse gives up setting controls unless the server is mjpg-streamer and the status 200.
 #[track_caller]
-fn assert_applied(answer: &Answer) {
-    assert_eq!(server_type(answer), "mjpg-streamer");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+fn assert_applied(response: &Answer) {
+    assert_eq!(server_type(response), "mjpg-streamer");
+    assert_eq!(response.status, 200, "{}", response.text());
 }
 
-/// Its list of controls, in order; all that it makes numbers of must be numbers.
+/// The list of controls, in order. Every field that Octolapse parses as a number must be one.
 #[track_caller]
 fn load_controls(server: &TestServer) -> Vec<Value> {
-    let answer = get(server, "input.json");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let file: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let response = get(server, "input.json");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let file: Value = serde_json::from_slice(&response.body).expect("JSON");
     let controls = file["controls"].as_array().expect("a list of controls").clone();
     assert!(!controls.is_empty(), "Octolapse wants at least one");
     for control in &controls {
@@ -67,7 +67,7 @@ fn text<'a>(control: &'a Value, key: &str) -> &'a str {
     control[key].as_str().expect("a text")
 }
 
-/// The request for one control, as it sends it for each in turn.
+/// Sets one control, as Octolapse does for each in turn.
 #[track_caller]
 fn apply(server: &TestServer, control: &Value, value: &str) -> Answer {
     let (id, group) = (text(control, "id"), text(control, "group"));
@@ -79,22 +79,22 @@ fn find<'a>(controls: &'a [Value], name: &str) -> &'a Value {
 }
 
 #[test]
-fn its_test_of_the_camera() {
+fn octolapse_tests_the_camera() {
     let server = start(&AS_MJPG_STREAMER);
-    let answer = get(&server, "?action=snapshot");
-    assert_applied(&answer);
-    assert!(answer.expect_header("Content-Type").to_lowercase().contains("image/jpeg"));
+    let response = get(&server, "?action=snapshot");
+    assert_applied(&response);
+    assert!(response.expect_header("Content-Type").to_lowercase().contains("image/jpeg"));
     assert_applied(&get(&server, "?action=command&id=-1"));
 }
 
 #[test]
-fn its_custom_image_preferences() {
+fn octolapse_applies_its_custom_image_preferences() {
     let server = start(&AS_MJPG_STREAMER);
     let controls = load_controls(&server);
     assert_eq!(text(find(&controls, "Brightness"), "id"), "9963776", "V4L2's number in decimal");
     assert_eq!(find(&controls, "Color Effects")["menu"]["3"], "Negative");
 
-    // One slider moved, then all preferences applied in order, among them what the camera holds inactive.
+    // One slider is moved; then all preferences are applied in order, controls that are inactive among them.
     assert_applied(&apply(&server, find(&controls, "Brightness"), "-30"));
     assert_eq!(text(find(&load_controls(&server), "Brightness"), "value"), "-30");
     for control in &controls {
@@ -110,16 +110,16 @@ fn its_custom_image_preferences() {
     let seen: Vec<String> = values(&["Brightness", "Gain, Automatic", "Gain", "Color Effects"]);
     assert_eq!(seen, ["25", "1", "50", "1"]);
 
-    // Its "load defaults".
+    // "Load defaults" in its dialog.
     for control in &applied {
         assert_applied(&apply(&server, control, text(control, "default")));
     }
     assert_eq!(text(find(&load_controls(&server), "Brightness"), "value"), "0");
 }
 
-/// Python and JavaScript write some numbers with a point; mjpg-streamer read up to it.
+/// Python and JavaScript write some numbers with a decimal point; mjpg-streamer reads up to it.
 #[test]
-fn values_as_it_may_write_them() {
+fn values_are_read_as_mjpg_streamer_reads_them() {
     let server = start(&AS_MJPG_STREAMER);
     let controls = load_controls(&server);
     let brightness = find(&controls, "Brightness");
@@ -129,10 +129,10 @@ fn values_as_it_may_write_them() {
     }
 }
 
-/// Lists are compared with recorded ones, to show a page made for that camera: every key but value and flags, the
-/// number of entries too. mjpg-streamer ends each list with a quality that no pass-through camera has.
+/// Octolapse compares lists with recorded ones, to show a page made for that camera: every key except value and flags,
+/// and the number of entries. mjpg-streamer ends each list with a JPEG quality, which our camera does not have.
 #[test]
-fn its_recorded_lists_have_a_last_entry() {
+fn the_list_ends_as_octolapses_recorded_lists_do() {
     let server = start(&AS_MJPG_STREAMER);
     let controls = load_controls(&server);
     let last = controls.last().expect("one");
@@ -143,7 +143,7 @@ fn its_recorded_lists_have_a_last_entry() {
 }
 
 #[test]
-fn what_a_camera_would_not_do_is_no_broken_server() {
+fn a_control_that_the_camera_refuses_is_no_server_failure() {
     let server = start(&AS_MJPG_STREAMER);
     let controls = load_controls(&server);
     let inactive = apply(&server, find(&controls, "Gain"), "10");
@@ -153,7 +153,7 @@ fn what_a_camera_would_not_do_is_no_broken_server() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn invalid_commands_are_refused_and_the_response_says_why() {
     let server = start(&AS_MJPG_STREAMER);
     for (rest, words) in [
         ("?action=command&dest=0&plugin=0&id=9963776&group=1&value=65", "-64 to 64"),
@@ -166,37 +166,37 @@ fn what_is_wrong_is_said() {
         ("?action=command&dest=0&plugin=1&id=9963776&group=1&value=1", "plugin=0"),
         ("?action=command&dest=0&plugin=0&id=99999999999999999999&group=1&value=1", "number of a control"),
     ] {
-        let answer = get(&server, rest);
-        assert_eq!(answer.status, 400, "{rest}: {}", answer.text());
-        assert!(answer.text().contains(words), "{rest}: {}", answer.text());
+        let response = get(&server, rest);
+        assert_eq!(response.status, 400, "{rest}: {}", response.text());
+        assert!(response.text().contains(words), "{rest}: {}", response.text());
     }
     assert_eq!(text(find(&load_controls(&server), "Brightness"), "value"), "0");
 }
 
-/// 501 is its sign for controls that are switched off; it says so to people.
+/// Octolapse understands 501 as controls that are disabled, and tells its user.
 #[test]
-fn switched_off_is_501() {
+fn disabled_controls_are_501() {
     for (access, list) in [("none", 501), ("read", 200)] {
         let server = start(&[&AS_MJPG_STREAMER[..], &["--controls", access]].concat());
         for rest in ["?action=command&id=-1", "?action=command&dest=0&plugin=0&id=9963776&group=1&value=1"] {
-            let answer = get(&server, rest);
-            assert_eq!((server_type(&answer), answer.status), ("mjpg-streamer", 501), "{access} {rest}");
+            let response = get(&server, rest);
+            assert_eq!((server_type(&response), response.status), ("mjpg-streamer", 501), "{access} {rest}");
         }
         assert_eq!(get(&server, "input.json").status, list, "{access}");
-        assert_eq!(get(&server, "?action=snapshot").status, 200, "pictures are no control");
+        assert_eq!(get(&server, "?action=snapshot").status, 200, "pictures are not affected");
     }
 }
 
 #[test]
-fn our_own_name_is_not_one_it_knows() {
+fn without_the_option_the_server_is_framehub() {
     let server = start(&[]);
-    let answer = get(&server, "?action=snapshot");
-    assert!(server_type(&answer).starts_with("framehub/"), "{}", answer.head);
+    let response = get(&server, "?action=snapshot");
+    assert!(server_type(&response).starts_with("framehub/"), "{}", response.head);
 }
 
 /// Its session repeats a request on 500, 502 and 504, but not on 503.
 #[test]
-fn without_a_camera_it_is_told_at_once() {
+fn without_a_camera_the_response_is_503_at_once() {
     let server = start(&[&AS_MJPG_STREAMER[..], &["--device", "/dev/no-such-camera"]].concat());
     for rest in ["input.json", "?action=command&dest=0&plugin=0&id=9963776&group=1&value=1"] {
         get(&server, rest).assert_unavailable();
@@ -204,9 +204,9 @@ fn without_a_camera_it_is_told_at_once() {
     assert_applied(&get(&server, "?action=command&id=-1"));
 }
 
-/// Pages written for mjpg-streamer ask which inputs there are, and for each by its number.
+/// Pages written for mjpg-streamer ask for the list of inputs, and then for each by its number.
 #[test]
-fn other_pages_of_mjpg_streamer() {
+fn other_pages_for_mjpg_streamer_find_one_input() {
     let server = start(&AS_MJPG_STREAMER);
     let program: Value = serde_json::from_slice(&get(&server, "program.json").body).expect("JSON");
     assert_eq!(program["inputs"].as_array().map(Vec::len), Some(1));

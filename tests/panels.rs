@@ -1,5 +1,5 @@
-//! The panels of printers and what belongs to them: Mainsail, Fluidd, Moonraker and its timelapse, by their requests.
-//! Browsers send them from the panel's own page, so each is a request of another site.
+//! The requests of printer panels and their companions: Mainsail, Fluidd, Moonraker and moonraker-timelapse. Browsers
+//! send them from the panel's page, so they are cross-origin requests.
 
 mod support;
 
@@ -25,18 +25,18 @@ fn browser(target: &str) -> String {
 }
 
 #[track_caller]
-fn assert_picture(answer: &Answer) {
-    assert_eq!((answer.status, answer.expect_header("Content-Type")), (200, "image/jpeg"), "{}", answer.text());
-    assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "*", "for fetch and for images with crossorigin");
-    assert!(is_one_whole_jpeg(&answer.body));
+fn assert_picture(response: &Answer) {
+    assert_eq!((response.status, response.expect_header("Content-Type")), (200, "image/jpeg"), "{}", response.text());
+    assert_eq!(response.expect_header("Access-Control-Allow-Origin"), "*", "for fetch and for images with crossorigin");
+    assert!(is_one_whole_jpeg(&response.body));
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// Mainsail's own reader of streams, by its rules: a part has a `Content-Length`; the picture's first two bytes come
-/// in one piece of what arrives, and nowhere else; it is shown when the byte after it is there.
+/// Reads a stream by the rules of Mainsail's player: a part has a `Content-Length`; the picture's first two bytes
+/// arrive in one piece and occur nowhere else; the picture is shown when the byte after it has arrived.
 fn shown_by_mainsail(mut reader: impl Read, pictures: usize) -> Vec<Vec<u8>> {
     let (mut shown, mut head, mut picture, mut length) = (Vec::new(), Vec::new(), Vec::new(), None);
     let mut piece = vec![0; 65_536];
@@ -71,45 +71,45 @@ fn shown_by_mainsail(mut reader: impl Read, pictures: usize) -> Vec<Vec<u8>> {
 #[test]
 fn mainsail_reads_the_stream() {
     let server = TestServer::start(&["--size", "320x240"]);
-    // It connects anew every ten seconds, and leaves nobody behind.
+    // Mainsail reconnects every ten seconds. No viewer may be left over.
     for turn in 0..5 {
         let mut client = server.connect();
-        let answer = client.exchange(browser(&format!("/?action=stream&timestamp=176000000000{turn}")));
-        assert_eq!((answer.status, answer.expect_header("Access-Control-Allow-Origin")), (200, "*"));
+        let response = client.exchange(browser(&format!("/?action=stream&timestamp=176000000000{turn}")));
+        assert_eq!((response.status, response.expect_header("Access-Control-Allow-Origin")), (200, "*"));
         let shown = shown_by_mainsail(client.into_reader(), 10);
         assert!(shown.iter().all(|picture| is_one_whole_jpeg(picture)));
     }
-    wait_until("nobody watches", PATIENCE, || server.get("/state").text().contains("\"clients\":0"));
+    wait_until("no viewer is left", PATIENCE, || server.get("/state").text().contains("\"clients\":0"));
 }
 
-/// An `<img>` whose next address is asked for when a picture is there, up to 15 times a second.
+/// Both show an `<img>` and load its next address when a picture has arrived, up to 15 times a second.
 #[test]
-fn mainsail_and_fluidd_ask_for_one_picture_after_the_other() {
+fn mainsail_and_fluidd_load_one_snapshot_after_the_other() {
     let server = TestServer::start(&["--size", "320x240"]);
     let mut client: Client = server.connect();
     assert_picture(&client.exchange(browser("/?action=snapshot&bypassCache=1760000000000")));
     let began = Instant::now();
     for turn in 0..15 {
         let name = ["bypassCache", "cacheBust"][turn % 2];
-        let answer = client.exchange(browser(&format!("/?action=snapshot&{name}=17600000000{turn}")));
-        assert_picture(&answer);
-        assert!(!answer.says_close(), "{}", answer.head);
+        let response = client.exchange(browser(&format!("/?action=snapshot&{name}=17600000000{turn}")));
+        assert_picture(&response);
+        assert!(!response.says_close(), "{}", response.head);
     }
     assert!(began.elapsed() < Duration::from_secs(2), "15 pictures took {:?}", began.elapsed());
 }
 
-/// Its test of a webcam gives the whole answer one second, from a camera that sleeps, too.
+/// Moonraker's test of a webcam expects the whole response within one second, also from a camera that sleeps.
 #[test]
 fn moonraker_tests_the_snapshot() {
     let server = TestServer::start(&["--size", "320x240"]);
     let fields = [("Host", "127.0.0.1:8080"), ("Connection", "close"), ("Accept-Encoding", "gzip")];
     let began = Instant::now();
-    let answer = server.connect().exchange(request_with("GET", "/?action=snapshot", &fields));
+    let response = server.connect().exchange(request_with("GET", "/?action=snapshot", &fields));
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert_picture(&answer);
+    assert_picture(&response);
 }
 
-/// Its timelapse runs wget, ends it after two seconds, and keeps whatever came with 200.
+/// moonraker-timelapse runs wget, ends it after two seconds, and keeps whatever came with status 200.
 #[test]
 fn moonraker_timelapse_fetches_a_frame() {
     let wget = |server: &TestServer, target: &str| {
@@ -121,11 +121,11 @@ fn moonraker_timelapse_fetches_a_frame() {
             ("Connection", "Keep-Alive"),
         ];
         let began = Instant::now();
-        let answer = server.connect().exchange(request_with("GET", target, &fields));
+        let response = server.connect().exchange(request_with("GET", target, &fields));
         assert!(began.elapsed() < Duration::from_secs(2), "{target}: {:?}", began.elapsed());
-        answer
+        response
     };
-    // The synthetic camera paints each picture itself, 4K slowly in a debug build.
+    // The synthetic camera draws each picture itself, which is slow at 4K in a debug build.
     let server = TestServer::start(&["--size", "320x240", "--still-size", "1280x720"]);
     let lost = TestServer::start(&["--device", "/dev/no-such-camera"]);
     for target in ["/?action=snapshot", "/snapshot", "/still"] {

@@ -1,11 +1,13 @@
-//! What the server says about itself: `/state` for programs that know uStreamer, `/metrics` for Prometheus,
-//! `/healthz` for watchdogs. None of them opens the camera.
+//! What the server reports about itself: `/state` for scripts and for programs that know uStreamer, `/metrics` for
+//! Prometheus, `/healthz` for watchdogs. None of them opens the camera. docs/metrics.md lists every figure.
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,20 +19,20 @@ fn start(args: &[&str]) -> TestServer {
 
 #[track_caller]
 fn state(server: &TestServer) -> Value {
-    let answer = server.get("/state");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.expect_header("Content-Type"), "application/json");
-    assert!(answer.expect_header("Cache-Control").contains("no-store"));
-    serde_json::from_slice(&answer.body).expect("JSON")
+    let response = server.get("/state");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.expect_header("Content-Type"), "application/json");
+    assert!(response.expect_header("Cache-Control").contains("no-store"));
+    serde_json::from_slice(&response.body).expect("JSON")
 }
 
 #[track_caller]
 fn wait_health(server: &TestServer, status: u16) -> String {
-    wait_until(&format!("/healthz says {status}"), PATIENCE, || server.get("/healthz").status == status);
+    wait_until(&format!("/healthz responds with {status}"), PATIENCE, || server.get("/healthz").status == status);
     server.get("/healthz").text()
 }
 
-/// The types that its users, PiKVM among them, read without asking.
+/// Programs for uStreamer, PiKVM among them, rely on these types.
 #[test]
 fn state_has_ustreamers_shape() {
     let server = start(&["--fps", "20"]);
@@ -54,7 +56,7 @@ fn state_has_ustreamers_shape() {
 }
 
 #[test]
-fn state_and_metrics_tell_of_each_viewer() {
+fn state_lists_each_viewer_and_metrics_have_sums_by_mode() {
     let server = start(&["--fps", "50"]);
     let request = "GET /stream HTTP/1.1\r\nHost: x\r\nUser-Agent: \"quoted\" \\ browser\r\n\r\n";
     let (_, mut first) = server.connect().stream(request);
@@ -75,20 +77,51 @@ fn state_and_metrics_tell_of_each_viewer() {
         assert!(client["age_ms"].as_f64().is_some_and(|age| (0.0..2_000.0).contains(&age)), "{client}");
         assert!(client["skipped"].is_u64() && client["stalls"] == 0, "{client}");
     }
-    let text = metrics(&server);
-    assert_eq!(metric(&text, "framehub_clients"), 2.0);
-    let labels = format!("{{id=\"{}\",address=\"127.0.0.1\",mode=\"all\"}}", clients[1]["id"]);
-    assert!(metric(&text, &format!("framehub_client_frames_total{labels}")) >= 10.0);
-    assert!(metric(&text, &format!("framehub_client_age_seconds{labels}")) < 2.0);
+    let before = metrics(&server);
+    assert_eq!(metric(&before, "framehub_clients"), 2.0);
+    let frames_in_all = |text: &str| metric(text, "framehub_client_frames_total{mode=\"all\"}");
+    assert!(frames_in_all(&before) >= 10.0);
+    assert!(metric(&before, "framehub_client_bytes_total{mode=\"newest\"}") >= 200_000.0);
+    assert!(metric(&before, "framehub_client_age_seconds{mode=\"all\"}") < 2.0);
+    assert!(!before.contains("127.0.0.1"), "labels for each viewer would be without limit:\n{before}");
 
     drop(second);
     let left = || state(&server)["framehub"]["ended"]["left"].clone();
-    wait_until("the one who left is counted as such", PATIENCE, || left() == 1);
-    let text = metrics(&server);
-    assert_eq!(metric(&text, "framehub_clients"), 1.0);
-    assert_eq!(metric(&text, "framehub_clients_ended_total{reason=\"left\"}"), 1.0);
-    assert!(metric(&text, "framehub_sent_frames_total") >= 10.0);
-    assert!(!text.contains("mode=\"all\""), "series of viewers end with them:\n{text}");
+    wait_until("the viewer that left is counted", PATIENCE, || left() == 1);
+    let after = metrics(&server);
+    assert_eq!(metric(&after, "framehub_clients"), 1.0);
+    assert_eq!(metric(&after, "framehub_clients_ended_total{reason=\"left\"}"), 1.0);
+    assert!(metric(&after, "framehub_sent_frames_total") >= 10.0);
+    assert!(frames_in_all(&after) >= frames_in_all(&before), "a counter fell:\n{after}");
+    assert!(!after.contains("framehub_client_age_seconds{mode=\"all\"}"), "nobody is left to have an age:\n{after}");
+}
+
+/// Prometheus takes a counter that falls for a restart of the server.
+#[test]
+fn sums_never_fall_while_viewers_come_and_go() {
+    const VIEWERS: usize = 40;
+    let server = start(&["--fps", "100"]);
+    let sums = || {
+        let text = server.get("/metrics").text();
+        let figures = ["frames", "bytes", "skipped_frames", "stalls"];
+        figures.map(|figure| metric(&text, &format!("framehub_client_{figure}_total{{mode=\"newest\"}}")))
+    };
+    let watch = || {
+        for _ in 0..VIEWERS {
+            let mut viewer = server.stream("/stream");
+            (0..2).for_each(|_| _ = viewer.next_part());
+        }
+    };
+    thread::scope(|scope| {
+        let viewers = [scope.spawn(watch), scope.spawn(watch)];
+        let mut before = sums();
+        while viewers.iter().any(|viewer| !viewer.is_finished()) {
+            let now = sums();
+            assert!(now.iter().zip(before).all(|(now, before)| *now >= before), "{now:?} after {before:?}");
+            before = now;
+        }
+    });
+    wait_until("all are counted", PATIENCE, || sums()[0] >= 2.0 * 2.0 * VIEWERS as f64);
 }
 
 #[test]
@@ -111,7 +144,7 @@ fn stills_are_counted_and_timed() {
 }
 
 #[test]
-fn state_tells_about_camera_capture_and_process() {
+fn state_describes_camera_capture_and_process() {
     let server = start(&["--device", "synthetic:dht=0", "--fps", "20", "--controls", "read"]);
     let mut viewer = server.stream("/stream");
     (0..30).for_each(|_| _ = viewer.next_part());
@@ -164,7 +197,7 @@ fn health_follows_the_camera() {
     let (plug, stall) = (directory.path().join("unplugged"), directory.path().join("stalled"));
     let device = format!("synthetic:unplug_file={},stall_file={}", plug.display(), stall.display());
     let server = start(&["--device", &device, "--idle", "0"]);
-    // Somebody waits for pictures all the time, so that it is tried every second.
+    // A viewer waits all the time, so that the camera is tried every second.
     let _viewer = server.stream("/stream");
     assert_eq!(wait_health(&server, 200), "ok\n");
 
@@ -177,14 +210,14 @@ fn health_follows_the_camera() {
     fs::remove_file(&plug).expect("the file");
     wait_health(&server, 200);
 
-    // The camera is there and streams, but no picture comes.
+    // The camera is present and streams, but sends no picture.
     fs::write(&stall, "").expect("a file");
     let reason = wait_health(&server, 503);
     assert!(reason.contains("stopped sending pictures"), "{reason}");
-    // It stays so, however often the stream is restarted.
+    // It stays unhealthy, however often the stream is restarted.
     for _ in 0..30 {
         assert_eq!(server.get("/healthz").status, 503);
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
     assert!(metric(&metrics(&server), "framehub_capture_restarts_total") >= 1.0);
     assert_eq!(metric(&metrics(&server), "framehub_healthy"), 0.0);
@@ -192,7 +225,7 @@ fn health_follows_the_camera() {
     wait_health(&server, 200);
 }
 
-/// Before its first picture a camera is not healthy yet, and one that never sends any will not be.
+/// A camera is healthy from its first picture on, and never if it sends none.
 #[test]
 fn health_waits_for_the_first_picture() {
     let server = start(&["--device", "synthetic:first_ms=1500"]);
@@ -218,15 +251,15 @@ fn health_without_a_camera() {
 
 #[track_caller]
 fn metrics(server: &TestServer) -> String {
-    let answer = server.get("/metrics");
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.expect_header("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
-    let text = answer.text();
+    let response = server.get("/metrics");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.expect_header("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.text();
     assert_eq!(lint(&text), Vec::<String>::new());
     text
 }
 
-/// One sample's value, by name and labels as written.
+/// The value of a sample, found by its name and labels as written.
 #[track_caller]
 fn metric(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -255,7 +288,151 @@ fn metrics_are_well_formed_and_count() {
         samples.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
     };
     let gone: Vec<_> = keys(&before).difference(&keys(&after)).cloned().collect();
-    assert!(gone.is_empty(), "series that vanished while the camera stayed: {gone:?}");
+    assert!(gone.is_empty(), "series that vanished: {gone:?}");
+}
+
+// ---- docs/metrics.md ----
+
+/// The rows of the table in docs/metrics.md whose heading begins with this cell, as cells without backticks.
+fn documented(heading: &str) -> Vec<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let document = fs::read_to_string(path).expect("the document").replace('`', "");
+    let table = document.lines().skip_while(|line| !line.starts_with(&format!("| {heading} |"))).skip(2);
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows = table.map_while(|line| line.strip_prefix('|')?.strip_suffix('|').map(cells)).collect::<Vec<_>>();
+    assert!(!rows.is_empty(), "docs/metrics.md has a table of {heading}");
+    rows
+}
+
+/// A list in one cell.
+fn words(cell: &str) -> BTreeSet<String> {
+    cell.split(", ").filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The documented values of each label that cannot hold any text.
+fn label_values() -> BTreeMap<String, BTreeSet<String>> {
+    documented("label").into_iter().map(|row| (row[0].clone(), words(&row[1]))).collect()
+}
+
+/// A server that has a camera, a viewer and a still to tell of.
+fn busy_server() -> (TestServer, impl Sized) {
+    let server = start(&["--still-size", "640x480", "--replay", "5"]);
+    let mut viewer = server.stream("/stream");
+    viewer.next_part();
+    assert_eq!(server.get("/still").status, 200);
+    (server, viewer)
+}
+
+/// Names, types, labels and helps are a promise to dashboards.
+#[test]
+fn metrics_are_those_of_the_documentation() {
+    let (server, _viewer) = busy_server();
+    let text = metrics(&server);
+    let mut families: BTreeMap<String, (String, String, BTreeSet<String>)> = BTreeMap::new();
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut family = String::new();
+    for line in text.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            family = name.to_owned();
+            families.entry(family.clone()).or_default().1 = help.to_owned();
+        } else if let Some(kind) = line.strip_prefix(&format!("# TYPE {family} ")) {
+            families.entry(family.clone()).or_default().0 = kind.to_owned();
+        } else if let Some(start) = line.find('{') {
+            for (label, value) in labels(&line[start..=line.rfind('}').expect("an end")]).expect("labels") {
+                families.entry(family.clone()).or_default().2.insert(label.to_owned());
+                values.entry(label.to_owned()).or_default().insert(value);
+            }
+        }
+    }
+    let wanted = documented("/state").into_iter().filter(|row| !row[1].is_empty());
+    let wanted: BTreeMap<_, _> =
+        wanted.map(|row| (row[1].clone(), (row[2].clone(), row[4].clone(), words(&row[3])))).collect();
+    let differing = families.iter().filter(|(name, family)| wanted.get(*name) != Some(*family));
+    assert_eq!(differing.collect::<Vec<_>>(), [], "not as docs/metrics.md says");
+    assert_eq!(families.len(), wanted.len(), "docs/metrics.md has metrics that the program lacks");
+    for (label, wanted) in label_values() {
+        assert_eq!(values.remove(&label), Some(wanted), "values of {label}");
+    }
+    let any_text = ["card", "driver", "node", "serial", "usb_id", "version"];
+    assert!(values.keys().eq(any_text), "labels whose values docs/metrics.md does not list: {values:?}");
+}
+
+/// The places of all values below `value`: names joined by dots, a list's elements by those of the first.
+fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| leaves(value, &format!("{path}.{key}"), found)),
+        Value::Array(elements) => leaves(&elements[0], path, found),
+        _ => _ = found.insert(path.trim_start_matches('.').to_owned()),
+    }
+}
+
+#[test]
+fn state_is_that_of_the_documentation() {
+    let (server, _viewer) = busy_server();
+    let mut state = state(&server);
+    let statistics = state["result"]["stream"]["clients_stat"].as_object_mut().expect("an object");
+    let client = statistics.values().next().expect("a viewer").clone();
+    *statistics = [("ID".to_owned(), client)].into_iter().collect();
+    let mut found = BTreeSet::new();
+    leaves(&state, "", &mut found);
+
+    let label_values = label_values();
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    for row in documented("/state").into_iter().filter(|row| !row[0].is_empty()) {
+        let path = format!("framehub.{}", row[0]);
+        match path.rsplit_once('.') {
+            Some((path, "CAUSE" | "REASON")) => {
+                wanted.extend(label_values[&row[3]].iter().map(|v| format!("{path}.{v}")))
+            }
+            _ if path == "framehub.clients" => {
+                wanted.extend(documented("viewer's field").iter().map(|row| format!("{path}.{}", row[0])));
+            }
+            _ => _ = wanted.insert(path),
+        }
+    }
+    wanted.extend(documented("field").into_iter().map(|mut row| row.swap_remove(0)));
+    let undocumented: Vec<_> = found.difference(&wanted).collect();
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    assert!(undocumented.is_empty() && missing.is_empty(), "undocumented {undocumented:?}, missing {missing:?}");
+}
+
+/// One table feeds both, so that a figure cannot have two values.
+#[test]
+fn state_and_metrics_agree() {
+    let server = start(&["--device", "synthetic:dht=0", "--still-size", "640x480", "--max-fps", "10", "--idle", "0.3"]);
+    let mut viewer = server.stream("/stream");
+    (0..3).for_each(|_| _ = viewer.next_part());
+    assert_eq!(server.get("/still").status, 200);
+    drop(viewer);
+    wait_until("the camera sleeps", PATIENCE, || state(&server)["framehub"]["camera"]["phase"] == "asleep");
+    let (state, text) = (state(&server)["framehub"].clone(), metrics(&server));
+    let mut compared = 0;
+    for row in documented("/state") {
+        let (path, name, label) = (&row[0], &row[1], &row[3]);
+        // The values of these change from one request to the next.
+        let is_moving = name.starts_with("process_") || ["uptime_seconds", "capture.fps"].contains(&path.as_str());
+        if path.is_empty() || name.is_empty() || is_moving {
+            continue;
+        }
+        let keys = path.split('.').filter(|key| !["CAUSE", "REASON"].contains(key));
+        let value = keys.fold(&state, |value, key| &value[key]);
+        let series = |label_value: &str| metric(&text, &format!("{name}{{{label}=\"{label_value}\"}}"));
+        let pairs = match value {
+            Value::String(word) => vec![(1.0, series(word))],
+            Value::Object(counts) => counts.iter().map(|(key, count)| (count.as_f64().unwrap(), series(key))).collect(),
+            Value::Bool(is_so) => vec![(f64::from(*is_so), metric(&text, name))],
+            Value::Number(number) => {
+                let unit = if path.ends_with("_ms") { 1000.0 } else { 1.0 };
+                vec![(number.as_f64().unwrap() / unit, metric(&text, name))]
+            }
+            other => panic!("{path} is {other}"),
+        };
+        for (ours, theirs) in pairs {
+            compared += 1;
+            assert!((ours - theirs).abs() <= 1e-6, "{path} is {ours}, {name} is {theirs}");
+        }
+    }
+    assert!(compared > 30, "{compared} values were compared");
 }
 
 #[test]
@@ -299,7 +476,7 @@ fn the_linter_finds_faults() {
     assert_eq!(lint(&good), Vec::<String>::new());
 }
 
-/// What `promtool check metrics` finds fault with, and what would make Prometheus refuse the page.
+/// Returns what `promtool check metrics` complains about and what makes Prometheus refuse the page.
 fn lint(text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut helps: BTreeMap<&str, &str> = BTreeMap::new();
@@ -389,7 +566,7 @@ fn lint_family(name: &str, kind: &str, has_help: bool, mut fault: impl FnMut(&st
     }
 }
 
-/// `{name="value",…}`, taken apart; `None` if it is something else.
+/// Parses `{name="value",…}`; `None` if it is something else.
 fn labels(text: &str) -> Option<BTreeMap<&str, String>> {
     let mut rest = text.strip_prefix('{')?;
     let mut found = BTreeMap::new();

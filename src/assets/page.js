@@ -1,10 +1,9 @@
-// The page at /: one stream, and now and then a question about how things are. Addresses are relative, so that it
-// works behind a proxy under any path; a token in the page's own address goes on to what it asks for, and is never
-// written anywhere.
+// The page at /: shows one stream and polls /state. URLs are relative, so that the page works behind a proxy under any
+// path. A token in the page's own URL is added to each request and never shown.
 'use strict';
 
-const POLL_MS = 2000; // between two looks at /state
-const STUCK_MS = 10000; // an unchanged picture from a camera that sends some: the connection is dead
+const POLL_MS = 2000; // between two requests of /state
+const STUCK_MS = 10000; // when a picture stays the same for so long, the connection is dead
 
 const $ = (id) => document.getElementById(id);
 const home = location.origin + location.pathname.replace(/[^/]*$/, '');
@@ -13,12 +12,12 @@ const view = $('view');
 
 const MODES = { live: 'Live', paused: 'Paused', replay: 'Replay' };
 let mode = 'live';
-let hub = null; // how things are, from /state
-let source = null; // the same of the camera's stream
+let hub = null; // `framehub` in /state
+let source = null; // `result.source` in /state
 let viewers = 0;
-let silence = ''; // why we do not know
+let offline = ''; // why /state could not be read
 let refusal = ''; // why there is no stream
-let starts = 0; // how often the camera was seen starting; some never end with that
+let starts = 0; // consecutive polls that found the camera starting: some never stop
 let isNewCamera = true; // its controls have not been read
 
 function at(path) {
@@ -27,19 +26,19 @@ function at(path) {
   return url.href;
 }
 
-// What `read` makes of an answer. An Error has the server's words, and `isRefused`, or says that it gives none.
-async function ask(path, read = (answer) => answer.json(), { seconds = 15, ...options } = {}) {
+// Returns what `read` makes of the response. An Error has the server's text and `isRefused`, or says there was none.
+async function request(path, read = (response) => response.json(), { seconds = 15, ...options } = {}) {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), seconds * 1000);
   try {
-    const answer = await fetch(at(path), { cache: 'no-store', signal: abort.signal, ...options });
+    const response = await fetch(at(path), { cache: 'no-store', signal: abort.signal, ...options });
     clearTimeout(timer);
-    if (answer.ok) return await read(answer);
-    const isText = (answer.headers.get('Content-Type') || '').startsWith('text/plain');
-    const words = (isText && (await answer.text()).trim()) || `${answer.status} ${answer.statusText}`;
-    throw Object.assign(new Error(words), { isRefused: true });
+    if (response.ok) return await read(response);
+    const isText = (response.headers.get('Content-Type') || '').startsWith('text/plain');
+    const text = (isText && (await response.text()).trim()) || `${response.status} ${response.statusText}`;
+    throw Object.assign(new Error(text), { isRefused: true });
   } catch (error) {
-    throw error.isRefused ? error : new Error(`framehub does not answer at ${location.host}`);
+    throw error.isRefused ? error : new Error(`no response from framehub at ${location.host}`);
   }
 }
 
@@ -49,7 +48,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-// Screen readers read a live region whenever it is written to.
+// Screen readers announce a live region at each write, even of the same text.
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -74,7 +73,7 @@ function connect() {
   view.src = at(`stream?${seenAt}`);
 }
 
-// Shows the newest picture and ends the stream: an image has only one source.
+// Shows the newest picture in place of the stream, which ends.
 function freeze() {
   if (!view.naturalWidth) return view.removeAttribute('src');
   draw(view.naturalWidth, view.naturalHeight);
@@ -84,7 +83,7 @@ function freeze() {
 let seen = '';
 let seenAt = 0;
 
-// An <img> says nothing when its stream ends or dries up, so it is looked at.
+// No event tells that an <img>'s stream has ended or stalled, so its pixels are compared.
 function isStuck() {
   if (!view.naturalWidth && view.complete) return true;
   const now = view.naturalWidth ? draw(24, 18).getImageData(0, 0, 24, 18).data.join() : '';
@@ -97,7 +96,7 @@ view.addEventListener('load', () => (refusal = ''));
 view.addEventListener('error', async () => {
   if (mode !== 'live' || document.hidden || !view.hasAttribute('src')) return;
   try {
-    await ask('stream', (answer) => answer.body.cancel());
+    await request('stream', (response) => response.body.cancel());
     refusal = '';
   } catch (error) {
     refusal = error.message;
@@ -124,7 +123,7 @@ document.addEventListener('visibilitychange', () => {
   poll();
 });
 
-// ---- How things are
+// ---- State
 
 let timer = 0;
 
@@ -133,17 +132,17 @@ async function poll() {
   if (document.hidden) return;
   try {
     const before = hub ? hub.uptime_seconds : 0;
-    const state = await ask('state', undefined, { seconds: 5 });
+    const state = await request('state', undefined, { seconds: 5 });
     hub = state.framehub;
     ({ source, stream: { clients: viewers } } = state.result);
-    const isNewServer = silence !== '' || hub.uptime_seconds < before;
-    silence = '';
+    const isNewServer = offline !== '' || hub.uptime_seconds < before;
+    offline = '';
     starts = hub.camera.phase === 'starting' ? starts + 1 : 0;
     if (mode === 'live' && (isNewServer || (hub.healthy && isStuck()))) connect();
     if (isNewServer || !hub.healthy) isNewCamera = true;
     if (isNewCamera && hub.healthy) loadControls();
   } catch (error) {
-    silence = error.message;
+    offline = error.message;
   }
   show();
   clearTimeout(timer);
@@ -152,8 +151,8 @@ async function poll() {
 
 function show() {
   const isStarting = starts > 0 && starts < 4;
-  const trouble = silence || (!isStarting && hub?.trouble) || (mode === 'live' && refusal);
-  const [mood, word] = trouble ? ['bad', silence ? 'Not connected' : 'No picture']
+  const trouble = offline || (!isStarting && hub?.trouble) || (mode === 'live' && refusal);
+  const [mood, word] = trouble ? ['bad', offline ? 'Not connected' : 'No picture']
     : mode !== 'live' ? ['wait', MODES[mode]]
     : hub?.camera.phase === 'live' ? ['good', 'Live']
     : ['wait', hub ? 'Starting' : 'Connecting'];
@@ -211,7 +210,7 @@ function note(text, isBad) {
   write($('note'), text);
 }
 
-// A button at work stays focusable, so that the keyboard does not lose its place.
+// A busy button stays focusable, so that keyboard users keep their place.
 function onPress(id, work) {
   const button = $(id);
   button.addEventListener('click', async () => {
@@ -226,14 +225,15 @@ function onPress(id, work) {
   });
 }
 
-// For file names, in the viewer's own time.
+// Local time for file names.
 function stamp(date) {
   return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace(/:/g, '-');
 }
 
 async function take(id, what) {
   note('Taking a picture …');
-  const [blob, time] = await ask(id, async (answer) => [await answer.blob(), answer.headers.get('X-Timestamp')]);
+  const [blob, time] = await request(id, async (response) =>
+    [await response.blob(), response.headers.get('X-Timestamp')]);
   const taken = time ? new Date(time * 1000) : new Date();
   URL.revokeObjectURL($('save-taken').href);
   const url = URL.createObjectURL(blob);
@@ -256,7 +256,7 @@ async function take(id, what) {
 onPress('snapshot', () => take('snapshot', 'Snapshot'));
 onPress('still', () => take('still', 'Full-resolution still'));
 
-// ---- Replay: /clip is a file of JPEGs, one after the other
+// ---- Replay: /clip is a file of concatenated JPEGs
 
 let clip = [];
 
@@ -277,8 +277,8 @@ function showClip(number) {
 }
 
 onPress('play-clip', async () => {
-  const [file, rate] = await ask(`clip?last=${hub.ring.replay_seconds}s`, async (answer) =>
-    [await answer.blob(), answer.headers.get('X-Frame-Rate')]);
+  const [file, rate] = await request(`clip?last=${hub.ring.replay_seconds}s`, async (response) =>
+    [await response.blob(), response.headers.get('X-Frame-Rate')]);
   const pictures = split(new Uint8Array(await file.arrayBuffer()));
   enter('replay');
   clip = pictures;
@@ -290,7 +290,7 @@ onPress('play-clip', async () => {
   let shown = -1;
   requestAnimationFrame(function next() {
     const number = Math.min(clip.length - 1, Math.floor(((performance.now() - began) / 1000) * rate));
-    // Somebody moved the slider, or went back to the live picture.
+    // The user moved the slider or returned to the live picture.
     if (clip !== pictures || mode !== 'replay' || (shown >= 0 && $('seek').valueAsNumber !== shown)) return;
     if (number !== shown && view.complete) showClip((shown = number));
     if (shown < clip.length - 1) requestAnimationFrame(next);
@@ -309,7 +309,7 @@ async function loadControls() {
   const access = hub.camera.controls;
   if (access === 'none') return;
   try {
-    showControls(await ask('controls'));
+    showControls(await request('controls'));
     $('reset').hidden = access !== 'write' || rows.size === 0;
   } catch (error) {
     isNewCamera = !error.isRefused;
@@ -318,7 +318,7 @@ async function loadControls() {
   $('controls-card').hidden = rows.size === 0;
 }
 
-// One request at a time; what was asked for meanwhile goes with the next.
+// One request at a time: changes made meanwhile are sent together afterwards.
 async function set(name, value) {
   wanted.set(name, value);
   if (isSetting) return;
@@ -327,13 +327,13 @@ async function set(name, value) {
     while (wanted.size) {
       const body = JSON.stringify(Object.fromEntries(wanted));
       wanted.clear();
-      showControls(await ask('controls', undefined, { method: 'POST', body }));
+      showControls(await request('controls', undefined, { method: 'POST', body }));
     }
     write($('controls-note'), '');
   } catch (error) {
     wanted.clear();
     write($('controls-note'), sentence(error.message));
-    ask('controls').then(showControls, () => {});
+    request('controls').then(showControls, () => {});
   }
   isSetting = false;
 }
@@ -388,7 +388,7 @@ function row(control) {
 
 onPress('reset', () => set('reset', 1));
 
-// ---- What to paste where. The same as the doctor prints, src/assets/settings.txt.
+// ---- Settings to paste, as in src/assets/settings.txt, which --check prints
 
 const recipes = [
   ['OctoPrint', 'Settings › Webcam & Timelapse', {
@@ -421,7 +421,7 @@ async function copy(field, button) {
   try {
     await navigator.clipboard.writeText(field.value);
   } catch {
-    // Without TLS there is no clipboard but the old way.
+    // navigator.clipboard exists only with TLS.
     document.execCommand('copy');
     button.focus();
   }

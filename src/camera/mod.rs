@@ -6,7 +6,6 @@
 
 pub mod capture;
 pub mod controls;
-pub mod histogram;
 pub mod intake;
 mod lettering;
 pub mod patience;

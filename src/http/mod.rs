@@ -30,7 +30,7 @@ use self::delivery::Delivery;
 pub use self::delivery::DeliveryMode;
 use self::endpoints::clip::ClipMemory;
 pub use self::endpoints::controls::ControlAccess;
-use self::endpoints::{clip, controls, figures, metrics, octolapse, page, picture, state, stream};
+use self::endpoints::{clip, controls, figures, octolapse, page, picture, stream};
 use self::exchange::Exchange;
 use self::response::Response;
 use self::route::{Effect, Query, Route};
@@ -263,8 +263,8 @@ impl App {
             Route::InputJson => Ok(octolapse::input(panel, session)),
             Route::ProgramJson => Ok(octolapse::program(session)),
             Route::Command => Ok(octolapse::command(panel, query)),
-            Route::State => Ok(state::respond(&self.figures())),
-            Route::Metrics => Ok(metrics::respond(&self.figures())),
+            Route::State => Ok(figures::state(&self.figures())),
+            Route::Metrics => Ok(figures::metrics(&self.figures())),
             Route::Health => Ok(self.health(is_stranger)),
         };
         exchange.respond(response.unwrap_or_else(|refusal| refusal))
@@ -276,7 +276,8 @@ impl App {
             stills: &self.parts.stills,
             ring: &self.parts.ring,
             limits: &self.places,
-            controls: self.settings.controls,
+            modes: &["newest", "all", "lockstep", "clip"],
+            controls: self.settings.controls.name(),
             started_at: self.started_at,
             wrong_credentials: self.gate.wrong(),
         }

@@ -1,4 +1,4 @@
-// What the tests of the page share: Chromium, and waiting.
+// Shared by the tests of the page: starts Chromium and waits.
 'use strict';
 
 const { spawnSync } = require('node:child_process');
@@ -7,7 +7,7 @@ const path = require('node:path');
 
 const PATIENCE = 20000;
 
-// Nothing could be run.
+// Ends the run because nothing could be tested.
 function giveUp(why) {
   console.error(`tests/page: ${why}`);
   process.exit(2);
@@ -26,19 +26,19 @@ async function launch(...args) {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Waits until `ask` gives something true; the last thing it gave is in the complaint.
-async function eventually(what, ask, limit = PATIENCE) {
+// Waits until `read` returns something true. The error message contains what it returned last.
+async function eventually(what, read, limit = PATIENCE) {
   const deadline = Date.now() + limit;
   let got;
   while (Date.now() < deadline) {
-    got = await ask();
+    got = await read();
     if (got) return got;
     await pause(50);
   }
   throw new Error(`${what}: not within ${limit / 1000} s (${JSON.stringify(got)})`);
 }
 
-// Waits until the page says this one word of how it is.
+// Waits until the page shows this status.
 const status = (page, word) => eventually(`the status is ${word}`, async () => (await page.textContent('#status')) === word);
 
 module.exports = { PATIENCE, eventually, giveUp, launch, pause, status };

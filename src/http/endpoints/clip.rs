@@ -1,11 +1,11 @@
-//! `/clip`: the replay as one file of JPEGs behind each other, as ffmpeg reads them (docs/recording.md).
+//! `/clip`: the replay as one file of concatenated JPEGs, which ffmpeg reads (docs/recording.md).
 //!
-//! What is being sent stays in memory although the ring has moved on, so clips have a budget of their own, as large
-//! as the ring's.
+//! Frames that are being sent stay in memory although the ring has moved on. Clips therefore have a memory limit of
+//! their own, as large as the ring's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -20,19 +20,24 @@ use crate::hub::Hub;
 use crate::hub::pace::parse_time;
 use crate::hub::ring::SharedRing;
 
-/// What is in the clip: its rate, and each frame's number, time, size and length.
+/// Describes the clip: its rate, and the number, time, size and length of each frame.
 pub fn index(ring: &SharedRing, query: &Query<'_>) -> Response {
     Clip::from_query(ring, query).map_or_else(|refusal| refusal, |clip| clip.index())
 }
 
-/// Sends the clip as a file; or returns the response that says why not.
+/// Sends the clip as a file.
+///
+/// # Errors
+/// The response that says why there is none.
 pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &ClipMemory) -> Result<(), Response> {
     let query = &exchange.query;
-    if query.get("format").is_some_and(|format| format != "mjpeg") {
-        return Err(Response::text(400, "format is mjpeg or json; ffmpeg makes other videos of it"));
+    if let Some(format) = query.get("format").filter(|format| format != "mjpeg") {
+        return Err(Response::text(400, format!("invalid format \"{format}\": expected mjpeg or json")));
     }
     let clip = Clip::from_query(ring, query)?;
-    let _room = memory.take(&clip).ok_or_else(|| Response::unavailable("other clips are being sent just now"))?;
+    let _share = memory
+        .take(&clip)
+        .ok_or_else(|| Response::unavailable("too many clips are being sent: try again when one of them has ended"))?;
     let permit = exchange.viewer("clip")?;
     let end = match clip.send(exchange, permit.stats()) {
         Ok(()) => EndReason::Done,
@@ -42,31 +47,31 @@ pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &C
     Ok(())
 }
 
-/// Some seconds of pictures; at least one.
-pub struct Clip {
+/// Consecutive frames; at least one.
+struct Clip {
     frames: Vec<Arc<Frame>>,
 }
 
 impl Clip {
-    /// The kept frames of the last so many seconds, or all of them. An error is the answer, if there are none.
+    /// Takes the frames of the last `last` seconds, or all that are kept. The error is the response for having none.
     fn from_query(ring: &SharedRing, query: &Query<'_>) -> Result<Self, Response> {
         let last =
             query.get("last").map(|text| parse_time(&text)).transpose().map_err(|why| Response::text(400, why))?;
         let Some(frames) = ring.replay(last) else {
-            return Err(Response::text(404, "no replay is kept; start framehub with --replay 20s"));
+            return Err(Response::text(404, "no replay is kept: start framehub with --replay 20s"));
         };
         if frames.is_empty() {
-            return Err(Response::unavailable("there are no pictures of that time: nobody was looking"));
+            return Err(Response::unavailable("no pictures from that time: nobody was watching"));
         }
         Ok(Self { frames })
     }
 
-    /// Length of the file.
+    /// The length of the file.
     fn bytes(&self) -> usize {
         self.frames.iter().map(|frame| frame.jpeg().len()).sum()
     }
 
-    /// Frames per second, in the mean.
+    /// The average number of frames per second.
     fn fps(&self) -> f64 {
         let span = self.last().captured_at().mono.saturating_sub(self.first().captured_at().mono).as_secs_f64();
         match self.frames.len() {
@@ -117,58 +122,52 @@ impl Clip {
         Ok(())
     }
 
-    /// Memory that it keeps from being used again.
+    /// Bytes of memory that stay allocated while this clip exists.
     fn memory(&self) -> usize {
         self.frames.iter().map(|frame| frame.memory()).sum()
     }
 }
 
-/// How much memory the clips that are being sent may hold.
+/// Limits the memory of all clips that are being sent.
 pub struct ClipMemory {
     limit: usize,
     used: AtomicUsize,
 }
 
 impl ClipMemory {
-    /// So many bytes.
+    /// Allows `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Room for this clip, until it is dropped; one clip is always taken.
-    pub fn take(&self, clip: &Clip) -> Option<ClipRoom<'_>> {
+    /// Reserves the memory of this clip; `None` if others use too much. A clip by itself may exceed the limit.
+    fn take(&self, clip: &Clip) -> Option<Share<'_>> {
         let bytes = clip.memory();
         let more = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(ClipRoom { memory: self, bytes })
+        Some(Share { memory: self, bytes })
     }
 }
 
-/// See [`ClipMemory::take`].
-pub struct ClipRoom<'a> {
+/// The memory of one clip, given back on drop.
+struct Share<'a> {
     memory: &'a ClipMemory,
     bytes: usize,
 }
 
-impl Drop for ClipRoom<'_> {
+impl Drop for Share<'_> {
     fn drop(&mut self) {
         self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// UTC as `20251120T233205Z`, which sorts.
+/// UTC as `20251120T233205Z`, so that files sort by time.
 fn file_time(real: Duration) -> String {
-    let (days, second) = (real.as_secs() / 86_400, real.as_secs() % 86_400);
-    // Days to a date, by eras of 400 years that begin in March (Howard Hinnant, "chrono-compatible algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    // httpdate knows the calendar: "Thu, 20 Nov 2025 23:32:05 GMT".
+    let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + real);
+    let month = MONTHS.find(&date[8..11]).map_or(0, |at| at / 3 + 1);
+    format!("{}{month:02}{}T{}Z", &date[12..16], &date[5..7], date[17..25].replace(':', ""))
 }
 
 #[cfg(test)]
@@ -182,13 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn rates_and_lengths() {
+    fn a_clip_has_a_rate_and_a_length() {
         assert!((clip(101).fps() - 25.0).abs() < 1e-9);
         assert_eq!((clip(101).bytes(), clip(1).fps()), (101_000, 1.0));
     }
 
     #[test]
-    fn clips_share_their_memory_and_give_it_back() {
+    fn clips_share_the_memory_and_give_it_back() {
         let clip = clip(10);
         let memory = ClipMemory::new(clip.memory() * 2 + 1);
         let first = memory.take(&clip);
@@ -196,11 +195,11 @@ mod tests {
         assert!(first.is_some() && second.is_some() && memory.take(&clip).is_none());
         drop(first);
         assert!(memory.take(&clip).is_some());
-        assert!(ClipMemory::new(1).take(&clip).is_some(), "a first one is always taken");
+        assert!(ClipMemory::new(1).take(&clip).is_some(), "a clip by itself is always allowed");
     }
 
     #[test]
-    fn file_times() {
+    fn file_names_have_the_date_in_utc() {
         for (seconds, name) in [
             (0, "19700101T000000Z"),
             (951_782_399, "20000228T235959Z"),

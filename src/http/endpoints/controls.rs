@@ -1,5 +1,8 @@
-//! `/controls`: the camera's controls as JSON, to read and to set.
+//! `/controls`: lists the camera's controls as JSON, and sets them.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tiny_http::Method;
 
@@ -12,14 +15,14 @@ use crate::http::route::Query;
 pub enum ControlAccess {
     /// Nothing.
     None,
-    /// See them.
+    /// List them.
     Read,
-    /// Set them.
+    /// List and set them.
     Write,
 }
 
 impl ControlAccess {
-    /// As the option has it.
+    /// The option's word: `none`, `read` or `write`.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -28,21 +31,21 @@ impl ControlAccess {
         }
     }
 
-    /// Why not, where it is not allowed.
+    /// Why a request that lists controls, or `changes` them, is refused; `None` if it is allowed.
     pub fn refuses(self, changes: bool) -> Option<&'static str> {
         match self {
-            Self::None => Some("the camera's controls are switched off here (--controls none)"),
-            Self::Read if changes => Some("the camera's controls can only be read here (--controls read)"),
+            Self::None => Some("the camera's controls are disabled (--controls none)"),
+            Self::Read if changes => Some("the camera's controls are read-only (--controls read)"),
             Self::Read | Self::Write => None,
         }
     }
 }
 
-/// GET answers with all controls, POST with what they are after setting those that it names.
+/// Lists all controls. A POST sets those that it names first.
 pub fn respond(panel: &Panel, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
     let controls = match method {
-        Method::Post => match Order::read(query, body) {
-            Ok(order) => panel.set(&order.wishes, order.resets),
+        Method::Post => match Changes::read(query, body) {
+            Ok(changes) => panel.set(&changes.wishes, changes.resets),
             Err(why) => return Response::text(400, why),
         },
         _ => panel.controls(),
@@ -53,12 +56,12 @@ pub fn respond(panel: &Panel, method: &Method, query: &Query<'_>, body: &[u8]) -
     }
 }
 
-/// The answer to a request that the camera did not fulfil.
+/// The response to a request that the camera did not carry out.
 pub fn refuse(refusal: Refusal) -> Response {
     match refusal {
         Refusal::Wrong(why) => Response::text(400, why),
         Refusal::Unwilling(why) => Response::text(409, why),
-        Refusal::Absent(why) => Response::unavailable(format!("no controls: {why}")),
+        Refusal::Absent(why) => Response::unavailable(format!("cannot reach the camera's controls: {why}")),
     }
 }
 
@@ -84,36 +87,45 @@ fn describe(control: &Control) -> Value {
 
 /// What a POST asks for.
 #[derive(Debug, Default, PartialEq)]
-struct Order {
+struct Changes {
     wishes: Vec<Wish>,
     resets: bool,
 }
 
-impl Order {
+impl Changes {
     /// From a JSON object or a form in the body, and from the query.
+    ///
+    /// Values stay unparsed text until they are known to be flat: parsing 127 nested arrays, which serde_json allows,
+    /// takes more stack than a client's thread has.
     fn read(query: &Query<'_>, body: &[u8]) -> Result<Self, String> {
-        let mut order = Self::default();
-        let body = str::from_utf8(body).map_err(|_| "the body is not UTF-8")?.trim();
+        let mut changes = Self::default();
+        let body = str::from_utf8(body).map_err(|_| "cannot read the body: it is not UTF-8")?.trim();
         if body.starts_with(['{', '[', '"']) {
-            let object: serde_json::Map<_, _> = serde_json::from_str(body)
-                .map_err(|error| format!("the body is no JSON object such as {{\"brightness\": 10}}: {error}"))?;
+            let invalid =
+                |error| format!("cannot read the body: expected a JSON object such as {{\"brightness\": 10}}: {error}");
+            let object: BTreeMap<String, &RawValue> = serde_json::from_str(body).map_err(invalid)?;
             for (name, value) in object {
-                let text = match value {
-                    Value::Bool(is_on) => u8::from(is_on).to_string(),
-                    Value::Number(number) => number.to_string(),
-                    Value::String(text) => text,
-                    _ => return Err(format!("{name} is neither a number nor true, false or a text")),
+                let value = match value.get() {
+                    "true" => "1".into(),
+                    "false" => "0".into(),
+                    text if text.starts_with('"') => serde_json::from_str(text).map_err(invalid)?,
+                    text if text.starts_with(['{', '[', 'n']) => {
+                        return Err(format!("invalid value for {name}: expected a number, true, false or a string"));
+                    }
+                    number => number.into(),
                 };
-                order.add(name, text);
+                changes.add(name, value);
             }
         } else {
-            Query::new(body).pairs().for_each(|(name, value)| order.add(name, value));
+            Query::new(body).pairs().for_each(|(name, value)| changes.add(name, value));
         }
-        // Credentials are no control.
-        query.pairs().filter(|(name, _)| name != "token").for_each(|(name, value)| order.add(name, value));
-        match order.wishes.is_empty() && !order.resets {
-            true => Err("name what to set, as JSON ({\"brightness\": 10}) or as brightness=10, or reset=1".into()),
-            false => Ok(order),
+        // A credential names no control.
+        query.pairs().filter(|(name, _)| name != "token").for_each(|(name, value)| changes.add(name, value));
+        match changes.wishes.is_empty() && !changes.resets {
+            true => Err("no control is named: expected JSON such as {\"brightness\": 10}, a form such as \
+                brightness=10, or reset=1"
+                .into()),
+            false => Ok(changes),
         }
     }
 
@@ -130,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_come_as_json_as_a_form_and_in_the_query() {
+    fn changes_come_as_json_as_a_form_and_in_the_query() {
         let wish = |name: &str, value: &str| Wish::new(name, value);
         let ab = vec![wish("a", "1"), wish("b", "50 Hz")];
         for (query, body, wishes, resets) in [
@@ -139,33 +151,45 @@ mod tests {
             ("a=1&b=50%20Hz&token=secret", "", ab.clone(), false),
             ("b=50+Hz", "a=1\r\n", ab, false),
             ("", r#"{"a": true, "b": -1.5}"#, vec![wish("a", "1"), wish("b", "-1.5")], false),
+            ("", r#"{"a": "\u0041\n", "b": 1e3}"#, vec![wish("a", "A\n"), wish("b", "1e3")], false),
             ("", r#"{"reset": true}"#, vec![], true),
             ("reset=1&a=1", "", vec![wish("a", "1")], true),
             ("reset", "", vec![], true),
             ("reset=0&a", "", vec![wish("a", "")], false),
         ] {
-            assert_eq!(
-                Order::read(&Query::new(query), body.as_bytes()),
-                Ok(Order { wishes, resets }),
-                "{query} {body}"
-            );
+            let changes = Changes::read(&Query::new(query), body.as_bytes());
+            assert_eq!(changes, Ok(Changes { wishes, resets }), "{query} {body}");
         }
     }
 
     #[test]
-    fn orders_that_are_none_say_what_would_be_one() {
+    fn a_request_that_changes_nothing_is_told_what_would() {
         for (body, words) in [
             (&b""[..], "brightness=10"),
             (b"{}", "brightness=10"),
             (b"[1]", "JSON object"),
             (b"{\"a\": 1", "JSON object"),
-            (b"{\"a\": null}", "a is neither"),
-            (b"{\"a\": {\"b\": 1}}", "a is neither"),
+            (b"{\"a\": null}", "invalid value for a"),
+            (b"{\"a\": {\"b\": 1}}", "invalid value for a"),
+            (b"{\"a\": [1]}", "invalid value for a"),
+            (b"{\"a\": \"\\ud800\"}", "JSON object"),
             (b"\xff\xfe", "UTF-8"),
             (b"reset=0", "reset=1"),
         ] {
-            let error = Order::read(&Query::new("token=x"), body).unwrap_err();
+            let error = Changes::read(&Query::new("token=x"), body).unwrap_err();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    /// A client's thread has 128 KiB in all; reading any body takes a small part of them.
+    #[test]
+    fn a_nested_body_is_refused_on_a_small_stack() {
+        let nested = |open: &str, depth| format!("{{\"a\": {}", open.repeat(depth));
+        let bodies = [nested("[", 65_000), nested("{\"a\":", 10_000), nested("[", 120) + &"]".repeat(120) + "}"];
+        for body in bodies {
+            let read = move || Changes::read(&Query::new(""), body.as_bytes());
+            let refused = std::thread::Builder::new().stack_size(24 * 1024).spawn(read).unwrap().join().unwrap();
+            assert!(refused.is_err());
         }
     }
 }

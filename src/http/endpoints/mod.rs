@@ -3,9 +3,7 @@
 pub mod clip;
 pub mod controls;
 pub mod figures;
-pub mod metrics;
 pub mod octolapse;
 pub mod page;
 pub mod picture;
-pub mod state;
 pub mod stream;

@@ -1,5 +1,5 @@
-//! The camera's controls as mjpg-streamer shows them, for Octolapse and for pages written for mjpg-streamer:
-//! `/input.json`, `/program.json` and `/?action=command`. All values are texts there.
+//! The camera's controls in mjpg-streamer's format, for Octolapse and for pages written for mjpg-streamer:
+//! `/input.json`, `/program.json` and `/?action=command`. All values are strings in this format.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use crate::camera::session::Session;
 use crate::http::response::Response;
 use crate::http::route::Query;
 
-/// The camera was opened a moment ago, to list its controls.
+/// Time to read the camera's sizes. The camera was opened a moment before, to list its controls.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// mjpg-streamer's groups of controls.
 const V4L2: &str = "1";
 const JPEG_QUALITY: &str = "3";
 
-/// `/input.json`: what can be set.
+/// `/input.json`: lists the controls and the camera's sizes.
 pub fn input(panel: &Panel, session: &Session) -> Response {
     let controls = match panel.controls() {
         Ok(controls) => controls,
@@ -32,8 +32,8 @@ pub fn input(panel: &Panel, session: &Session) -> Response {
     let resolutions: Map<_, _> =
         sizes.iter().enumerate().map(|(index, size)| (index.to_string(), size.to_string().into())).collect();
     let mut shown: Vec<Value> = controls.iter().map(describe).collect();
-    // It stands in mjpg-streamer's list of any camera and does nothing there either, but Octolapse knows a camera
-    // again by its whole list.
+    // mjpg-streamer ends the list of every camera with this entry, which has no effect there either. Octolapse
+    // recognizes a camera by its whole list.
     shown.push(json!({
         "name": "JPEG quality", "id": "1", "type": "1", "min": "0", "max": "100", "step": "1", "default": "50",
         "value": "0", "dest": "0", "flags": "0", "group": JPEG_QUALITY,
@@ -67,7 +67,7 @@ fn describe(control: &Control) -> Value {
         "group": V4L2,
     });
     if control.kind == Kind::Menu {
-        // With its gaps, as in the lists that Octolapse compares with.
+        // Gaps included, as in the lists that Octolapse compares with.
         let last = control.menu.last().map_or(0, |(last, _)| *last);
         let name = |index: i64| {
             control.menu.iter().find(|(value, _)| *value == index).map_or(String::new(), |(_, name)| name.clone())
@@ -79,7 +79,7 @@ fn describe(control: &Control) -> Value {
     shown
 }
 
-/// `/program.json`: which plugins there are; pages ask it how many cameras they can show.
+/// `/program.json`: lists the plugins. Pages ask it how many cameras they can show.
 pub fn program(session: &Session) -> Response {
     let card = session.status().identity.map_or("camera".into(), |identity| identity.card);
     Response::json(&json!({
@@ -90,17 +90,18 @@ pub fn program(session: &Session) -> Response {
 
 /// `/?action=command&dest=0&plugin=0&id=ID&group=1&value=VALUE`: sets one control.
 ///
-/// Answers with mjpg-streamer's `ID: 0`, or `ID: -1` where the camera would not: Octolapse sends all controls in
-/// turn, inactive ones too, and takes anything but 200 for a broken server.
+/// Responds as mjpg-streamer does: `ID: 0`, or `ID: -1` where the camera refused. Octolapse sends all controls in turn,
+/// inactive ones too, and treats any status but 200 as a server failure.
 pub fn command(panel: &Panel, query: &Query<'_>) -> Response {
     let parameter = |name: &str| query.get(name).unwrap_or_default();
     let id = parameter("id");
     let Ok(number) = id.parse::<i64>() else {
-        return Response::text(400, "id is the number of a control, as /input.json lists it");
+        let why = format!("invalid id \"{id}\": expected the number of a control, as listed by /input.json");
+        return Response::text(400, why);
     };
     let done = |result: i32| Response::text(200, format!("{id}: {result}"));
     if number == -1 {
-        // Octolapse asks so whether there are controls at all.
+        // Octolapse asks in this way whether controls are supported at all.
         return done(-1);
     }
     let is = |name: &str, known: &[&str]| known.contains(&parameter(name).as_str());
@@ -108,16 +109,16 @@ pub fn command(panel: &Panel, query: &Query<'_>) -> Response {
         return done(-1);
     }
     if !is("dest", &["", "0"]) || !is("plugin", &["", "0"]) || !is("group", &["", V4L2]) {
-        return Response::text(400, "only the camera's own controls can be set: dest=0, plugin=0, group=1");
+        return Response::text(400, "only the camera's own controls can be set: expected dest=0, plugin=0 and group=1");
     }
     let controls = match panel.controls() {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
     let Some(control) = controls.iter().find(|control| i64::from(control.id) == number) else {
-        return Response::text(400, format!("this camera has no control {id}; /input.json lists what it has"));
+        return Response::text(400, format!("this camera has no control {id}: /input.json lists those that it has"));
     };
-    // mjpg-streamer reads a number up to its point, and none as 0.
+    // mjpg-streamer reads a number up to its decimal point, and an empty value as 0.
     let value = parameter("value");
     let value = value.split('.').next().filter(|value| !value.is_empty()).unwrap_or("0");
     match panel.set(&[Wish::new(control.name(), value)], false) {

@@ -1,13 +1,13 @@
-//! `/` and the files that belong to it, all part of the program: the page works without internet.
+//! `/` and its files. They are part of the binary, so the page works without internet access.
 
 use crate::http::response::Response;
 use crate::http::route::Route;
 
-/// Nothing from elsewhere, and nothing written into the page. The page makes pictures of its own: blobs of what it
-/// fetched, and data when it holds the live picture.
+/// Allows files from this server only, and no inline scripts or styles. The page also shows pictures that it made
+/// itself: blobs from what it fetched, and a data URL while the live picture is paused.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:";
 
-/// The file of this route.
+/// Responds with the file for this route.
 pub fn respond(route: Route) -> Response {
     let (content_type, bytes): (&str, &'static [u8]) = match route {
         Route::Style => ("text/css; charset=utf-8", include_bytes!("../../assets/page.css")),
@@ -15,6 +15,6 @@ pub fn respond(route: Route) -> Response {
         Route::Favicon => ("image/svg+xml", include_bytes!("../../assets/favicon.svg")),
         _ => ("text/html; charset=utf-8", include_bytes!("../../assets/index.html")),
     };
-    // Asked for again each time: files of two versions would not go together.
+    // Revalidated on every load: files from two versions of framehub do not fit together.
     Response::file(content_type, bytes).with("Cache-Control", "no-cache").with("Content-Security-Policy", POLICY)
 }

@@ -2,6 +2,7 @@
 //!
 //! Only the client's own thread writes; `/state` and `/metrics` read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -122,6 +123,11 @@ impl ClientStats {
         self.flow.stalls.load(Relaxed)
     }
 
+    /// All four of these counts.
+    pub fn sent(&self) -> Sent {
+        Sent { frames: self.frames(), bytes: self.bytes(), skipped: self.skipped(), stalls: self.stalls() }
+    }
+
     /// For how long its socket has taken nothing although there is something to take.
     pub fn stuck_for(&self) -> Duration {
         self.flow.stuck_for()
@@ -222,11 +228,9 @@ impl EndReason {
     }
 }
 
-/// Sums over all clients that have left.
+/// What one viewer, or several, were sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// How many ended for each reason, in the order of [`EndReason::ALL`].
-    pub ended: [u64; EndReason::ALL.len()],
+pub struct Sent {
     /// See [`ClientStats::frames`].
     pub frames: u64,
     /// See [`ClientStats::bytes`].
@@ -237,13 +241,37 @@ pub struct Totals {
     pub stalls: u64,
 }
 
+impl Sent {
+    /// Adds what others were sent.
+    pub fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.stalls += other.stalls;
+    }
+}
+
+/// Sums over all viewers that have left.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// How many ended for each reason, in the order of [`EndReason::ALL`].
+    pub ended: [u64; EndReason::ALL.len()],
+    /// What they were sent, by [`ClientStats::mode`].
+    pub by_mode: BTreeMap<&'static str, Sent>,
+}
+
 impl Totals {
-    /// One more that has left.
+    /// Counts one more viewer that has left.
     pub fn add(&mut self, client: &ClientStats, end: EndReason) {
         self.ended[end as usize] += 1;
-        self.frames += client.frames();
-        self.bytes += client.bytes();
-        self.skipped += client.skipped();
-        self.stalls += client.stalls();
+        self.by_mode.entry(client.mode).or_default().add(&client.sent());
     }
+}
+
+/// The viewers at one moment: each of them is either present or counted among those that have left.
+pub struct Viewers {
+    /// Those that are here.
+    pub present: Vec<Arc<ClientStats>>,
+    /// Sums over the rest.
+    pub left: Totals,
 }

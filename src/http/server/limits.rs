@@ -16,7 +16,7 @@ use log::info;
 use parking_lot::{Condvar, Mutex};
 use socket2::Socket;
 
-use super::client::{ClientStats, EndReason, Totals};
+use super::client::{ClientStats, EndReason, Totals, Viewers};
 use super::connection::Connection;
 
 /// Unfinished request heads, idle keep-alive connections among them.
@@ -136,9 +136,11 @@ impl Limits {
         self.state.lock().viewers.values().map(|viewer| viewer.stats.clone()).collect()
     }
 
-    /// Sums over those who have left.
-    pub fn totals(&self) -> Totals {
-        self.state.lock().totals
+    /// All viewers at one moment, so that sums over those present and those that have left never fall.
+    pub fn viewers(&self) -> Viewers {
+        let state = self.state.lock();
+        let present = state.viewers.values().map(|viewer| viewer.stats.clone()).collect();
+        Viewers { present, left: state.totals.clone() }
     }
 
     /// Ends those connections that are only waiting for a request.
@@ -174,6 +176,8 @@ impl State {
         let ghosts = self.viewers.values().filter(|viewer| among(viewer) && viewer.stats.stuck_for() >= STALLED);
         let id = ghosts.max_by_key(|ghost| (ghost.stats.is_same_client(newcomer), ghost.stats.stuck_for()))?.stats.id;
         let ghost = self.viewers.remove(&id)?;
+        // At once: its thread may take a while to end, and sums must not fall meanwhile.
+        self.totals.add(&ghost.stats, EndReason::MadeRoom);
         ghost.stats.evict();
         close(&ghost.socket);
         Some(())
@@ -260,9 +264,10 @@ impl Drop for ViewerPermit {
     fn drop(&mut self) {
         let (stats, end) = (&self.stats, self.end);
         let mut state = self.places.state.lock();
-        // It is gone already if it had to make room.
-        state.viewers.remove(&stats.id);
-        state.totals.add(stats, end);
+        // An evicted viewer has been removed and counted already.
+        if state.viewers.remove(&stats.id).is_some() {
+            state.totals.add(stats, end);
+        }
         drop(state);
         info!(
             "viewer left client={} id={} mode={} reason=\"{}\" frames={} bytes={} skipped={} stalls={} seconds={:.1}",
@@ -282,6 +287,7 @@ impl Drop for ViewerPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::test_frame;
     use socket2::{Domain, Type};
     use std::time::Duration;
 
@@ -341,7 +347,20 @@ mod tests {
         let ids = |viewers: &[&ViewerPermit]| viewers.iter().map(|permit| permit.stats().id).collect::<Vec<_>>();
         let here: Vec<u64> = places.clients().iter().map(|stats| stats.id).collect();
         assert_eq!(here, ids(&[&taking.0, &first.0, &second.0]));
-        assert_eq!(places.totals().ended[EndReason::MadeRoom as usize], 2);
+        assert_eq!(places.viewers().left.ended[EndReason::MadeRoom as usize], 2);
+    }
+
+    #[test]
+    fn an_evicted_viewer_is_counted_once_and_at_once() {
+        let limits = Limits::new(1, None);
+        let (evicted, connection, _socket) = viewer(&limits, "").unwrap();
+        evicted.stats().count(&test_frame(1, Duration::ZERO, 10), 10);
+        connection.flow().waits(Duration::from_secs(3));
+        let _newcomer = viewer(&limits, "").unwrap();
+        let left = || limits.viewers().left;
+        assert_eq!((left().by_mode["newest"].frames, left().ended[EndReason::MadeRoom as usize]), (1, 1));
+        evicted.leave(EndReason::MadeRoom);
+        assert_eq!((left().by_mode["newest"].frames, left().ended[EndReason::MadeRoom as usize]), (1, 1));
     }
 
     #[test]
@@ -360,7 +379,7 @@ mod tests {
             assert_eq!(end as usize, at, "{}", end.name());
             let places = Limits::new(1, None);
             viewer(&places, "").unwrap().0.leave(end);
-            assert_eq!((places.totals().ended[at], places.totals().ended.iter().sum()), (1, 1u64));
+            assert_eq!((places.viewers().left.ended[at], places.viewers().left.ended.iter().sum()), (1, 1u64));
         }
     }
 
