@@ -157,7 +157,8 @@ fn capture_and_stills<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("capture.opens", "framehub_camera_opens_total", "Times the camera was opened.", Count(&capture.opens)),
         row("capture.failures", "framehub_camera_failures_total",
             "Times the camera could not be opened or failed.", Count(&capture.failures)),
-        row("capture.broken", "framehub_capture_broken_frames_total", "Pictures discarded, by what was wrong with them.",
+        row("capture.broken", "framehub_capture_broken_frames_total",
+            "Pictures discarded, by what was wrong with them.",
             Each("cause", broken.map(|(cause, count)| (cause, json!(count.load(Relaxed)))).collect())),
         row("stills.answered", "framehub_stills_answered_total",
             "Full-resolution pictures sent to clients.", Count(&stills.answered)),
@@ -183,7 +184,9 @@ fn viewers<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         Each("mode", from.modes.iter().map(|mode| (*mode, json!(value(&sent_in(mode, &viewers))))).collect())
     };
     let Viewers { present, left } = &viewers;
-    let oldest = |mode: &str| present.iter().filter(|client| client.mode == mode).filter_map(|client| client.age()).max();
+    let oldest = |mode: &str| {
+        present.iter().filter(|client| client.mode == mode).filter_map(|client| client.age()).max()
+    };
     let ages = from.modes.iter().map(|mode| (*mode, json!(oldest(mode).map(|age| age.as_secs_f64()))));
     let ended = EndReason::ALL.iter().zip(left.ended).map(|(end, count)| (end.name(), json!(count)));
     let sent = sum(left.by_mode.values().copied());
