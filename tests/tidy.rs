@@ -59,7 +59,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
     (&["http/access/"], &["credential", "credentials", "origin", "origins", "forwarded"]),
     (&["http/endpoints/clip.rs"], &["clip"]),
     (&["http/endpoints/octolapse.rs"], &["octolapse"]),
-    (&["http/endpoints/figures.rs", "http/endpoints/state.rs", "http/endpoints/metrics.rs"], &["figures", "metrics"]),
+    (&["http/endpoints/figures.rs"], &["figures", "metrics"]),
     (&["http/endpoints/page.rs"], &["page"]),
     (&["cli/compat/"], &["compat", "ustreamer", "mjpgsrv"]),
     (&["doctor.rs"], &["doctor"]),

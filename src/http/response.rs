@@ -32,14 +32,14 @@ impl Response {
         Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
-    /// Figures and lists for programs.
+    /// Figures and lists for programs, as JSON.
     pub fn json(value: &serde_json::Value) -> Self {
-        Self::new(200, "application/json", Body::Bytes(format!("{value}\n").into_bytes())).uncached()
+        Self::document("application/json", format!("{value}\n"))
     }
 
-    /// Prometheus' text format.
-    pub fn metrics(text: String) -> Self {
-        Self::new(200, "text/plain; version=0.0.4; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
+    /// A text for programs, in the format that the content type names.
+    pub fn document(content_type: &str, text: String) -> Self {
+        Self::new(200, content_type, Body::Bytes(text.into_bytes())).uncached()
     }
 
     /// A file that is part of the program.

@@ -83,7 +83,7 @@ pub fn metrics(from: &Sources<'_>) -> Response {
     for figure in table(from).iter().filter(|figure| !figure.name.is_empty()) {
         figure.write_to(&mut text);
     }
-    Response::metrics(text)
+    Response::document("text/plain; version=0.0.4; charset=utf-8", text)
 }
 
 fn table<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
