@@ -81,6 +81,8 @@ struct State {
     failure: Option<CameraError>,
     newest: Option<Still>,
     switched_at: Option<Instant>,
+    /// When the last settled live picture that was measured was exposed, and its mean luma.
+    live_luma: Option<(Duration, f32)>,
     sizes: Sizes,
 }
 
@@ -308,13 +310,19 @@ impl Stills {
 
     /// What is known of this camera's brightness: from a settled live picture of a moment ago, and from earlier ones.
     fn known(&self) -> Known {
-        let now = os::monotonic();
-        let is_recent = |frame: &Arc<Frame>| now.saturating_sub(frame.captured_at().mono) < SETTLED_AFTER;
-        let live = self.session.hub().newest_captured().filter(|frame| frame.is_settled() && is_recent(frame));
-        let live = live.and_then(|frame| jpeg::mean_luma(frame.jpeg()));
-        if live.is_some() && self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER) {
-            self.session.learn(|learned| learned.luma = live);
+        let earliest = os::monotonic().saturating_sub(SETTLED_AFTER);
+        let is_recent = |at: Duration| at > earliest;
+        let frame = self.session.hub().newest_captured();
+        let frame = frame.filter(|frame| frame.is_settled() && is_recent(frame.captured_at().mono));
+        let mut state = self.state.lock();
+        if let Some((frame, luma)) = frame.and_then(|frame| Some((frame.clone(), jpeg::mean_luma(frame.jpeg())?))) {
+            state.live_luma = Some((frame.captured_at().mono, luma));
+            if self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER) {
+                self.session.learn(|learned| learned.luma = Some(luma));
+            }
         }
+        // Right after a still live has not settled again; what it showed before still holds.
+        let live = state.live_luma.filter(|(at, _)| is_recent(*at)).map(|(_, luma)| luma);
         Known { live, learned: self.session.status().learned.luma }
     }
 
