@@ -200,6 +200,29 @@ fn ends_a_kept_socket_that_it_no_longer_wants() {
     assert!(listener.accept().is_err(), "the manager's copy has ended");
 }
 
+/// `[::]` alone takes IPv4 clients too; beside `0.0.0.0` on the same port it does not. A kept socket is of one kind.
+#[test]
+fn takes_up_no_kept_socket_of_the_other_kind() {
+    for only_v6 in [true, false] {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_only_v6(only_v6).expect("it can be set");
+        socket.set_reuse_address(true).expect("it can be set");
+        socket.bind(&"[::]:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+        socket.listen(16).expect("it listens");
+        socket.set_cloexec(false).expect("it can be passed");
+        let port = socket.local_addr().expect("its address").as_socket().expect("an IP address").port();
+        let (v6, v4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+        let both = ["--listen", v6.as_str(), "--listen", v4.as_str()];
+        let args = if only_v6 { &both[..2] } else { &both };
+        let server = TestServer::spawn(with_passed(&socket, "kept-listener"), args);
+        for ip in ["127.0.0.1", "[::1]"] {
+            let address = format!("{ip}:{port}").parse().expect("an address");
+            assert_eq!(Client::connect(address).exchange(request("GET", "/")).status, 200, "{ip}, {args:?}");
+        }
+        assert_eq!(server.addresses().len(), args.len() / 2);
+    }
+}
+
 #[test]
 fn gives_its_listening_sockets_into_keeping() {
     let folder = tempfile::tempdir().expect("a folder");
