@@ -5,20 +5,16 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use framehub::cli::{Config, Exit, Task};
+use framehub::cli::{Config, Exit, Task, compat};
 use framehub::doctor;
-use framehub::http::{Listeners, clickable};
+use framehub::http::{Listeners, lan_addresses};
 use framehub::system::{self, os};
 use framehub::systemd::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
     os::tame_allocator();
-    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
-    let program = args.next().unwrap_or_default();
-    let args: Vec<String> = args.collect();
-    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let config = match Config::from_command_line(&program, &args, variable) {
+    let config = match configure() {
         Ok(config) => config,
         Err(Exit::Asked(text)) => {
             // Somebody who closed our output does not want it.
@@ -50,6 +46,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn configure() -> Result<Config, Exit> {
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let mut config = match compat::translate(&program, &args)? {
+        Some(config) => config,
+        None => Config::from_args(&args)?,
+    };
+    config.add_environment(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?;
+    Ok(config)
+}
+
 fn serve(config: Config) -> Result<(), String> {
     let ends_at_hangup = io::stderr().is_terminal() && !config.in_background;
     let [stop, reload, _reload_end] =
@@ -57,7 +65,7 @@ fn serve(config: Config) -> Result<(), String> {
     let listeners = Listeners::open(&config.listen, config.socket_mode, systemd::passed_sockets())?;
     for address in listeners.addresses() {
         eprintln!("listening on http://{address}");
-        for lan in clickable(address) {
+        for lan in lan_addresses(address) {
             eprintln!("  open http://{lan}/");
         }
     }

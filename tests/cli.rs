@@ -44,8 +44,12 @@ fn a_wrong_option_is_named_with_what_it_takes() {
         (&["--size", "640x480x3"], &["--size"]),
         (&["--size=-640x480"], &["--size"]),
         (&["--size", "99999999999x1"], &["--size"]),
-        (&["--fps", "fast"], &["--fps", "fast"]),
+        (&["--fps", "fast"], &["invalid value \"fast\" for --fps: expected a number from 0.1 to 1000\n"]),
         (&["--fps", "0"], &["--fps"]),
+        (&["--fps="], &["invalid value \"\" for --fps: expected a number"]),
+        (&["--fps", "5", "--fps=6"], &["--fps is given more than once"]),
+        (&["--list=1"], &["--list takes no value, but has \"1\""]),
+        (&["--listne", "127.0.0.1:0"], &["unknown option --listne, did you mean \"--listen\"?"]),
         (&["--fps", "-1"], &["--fps"]),
         (&["--fps", "NaN"], &["--fps"]),
         (&["--idle", "soon"], &["--idle", "soon", "second"]),
@@ -73,6 +77,7 @@ fn a_wrong_option_is_named_with_what_it_takes() {
             assert!(stderr.contains(word), "{args:?} should name {word:?}: {stderr}");
         }
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("framehub: "), "{args:?}: {stderr}");
     }
 }
 

@@ -37,7 +37,7 @@ use self::route::{Effect, Query, Route};
 use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
 use self::server::limits::{Full, Limits, Permit};
-pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
+pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, lan_addresses};
 use crate::camera::controls::Panel;
 use crate::camera::session::{Phase, Session};
 use crate::camera::still::Stills;

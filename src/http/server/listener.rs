@@ -45,13 +45,10 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
-            Some("") => Err("give a path behind unix:, such as unix:/run/framehub/http.sock".into()),
+            Some("") => Err("expected a path after unix:, such as unix:/run/framehub/http.sock".into()),
             Some(path) => Ok(Self::Unix(path.into())),
             None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!(
-                    "\"{text}\" is no address; give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, \
-                     127.0.0.1:8080 or [::]:8080, or unix:PATH"
-                )
+                "expected ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080 or [::]:8080, or unix:PATH".into()
             }),
         }
     }
@@ -280,7 +277,7 @@ impl Reserve {
 }
 
 /// The machine's addresses at which a listener for all addresses can be reached from the local network.
-pub fn clickable(address: SocketAddr) -> Vec<SocketAddr> {
+pub fn lan_addresses(address: SocketAddr) -> Vec<SocketAddr> {
     if !address.ip().is_unspecified() {
         return Vec::new();
     }
