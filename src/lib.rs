@@ -72,7 +72,7 @@ pub fn run(
     let stills = Stills::new(session.clone(), config.still);
     let panel = Panel::new(session.clone(), remembered);
     let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep }, config.http);
-    system::resources::provide(app.most_connections());
+    system::resources::raise_limits(app.most_connections());
     say_replay(&config.ring, &config.live);
 
     let capture = Capture::new(session.clone(), config.capture);

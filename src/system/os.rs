@@ -48,6 +48,15 @@ pub fn poll_all(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result
     Ok(set.into_iter().map(event).collect())
 }
 
+/// Waits until a write would be taken, or fail, at once; `false` if the time is over or `stop` can be read.
+pub fn is_writable(fd: BorrowedFd<'_>, timeout: Duration, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+    let pollfd = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    // poll(2) passes over a negative descriptor.
+    let mut set = [pollfd(fd.as_raw_fd(), libc::POLLOUT), pollfd(stop.map_or(-1, |fd| fd.as_raw_fd()), libc::POLLIN)];
+    poll_set(&mut set, Some(timeout))?;
+    Ok(set[0].revents != 0)
+}
+
 fn poll_set(set: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     // Rounded up, so that a caller with 0.4 ms left does not spin.
     let millis = timeout.map_or(-1, |t| t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32);
@@ -161,7 +170,7 @@ pub fn process() -> Process {
 
 /// Goes on in a child process without a terminal, its output thrown away, and ends this one. Only for a process that
 /// has no other thread yet.
-pub fn leave_terminal() -> io::Result<()> {
+pub fn daemonize() -> io::Result<()> {
     // SAFETY: takes and gives no memory; the caller has no other thread whose locks the child would inherit.
     match unsafe { libc::daemon(1, 0) } {
         0 => Ok(()),
@@ -182,7 +191,7 @@ pub fn return_memory() {
 ///
 /// Left alone it moves the size from which blocks are mapped upwards with each freed frame, until none is ever
 /// returned, and opens an arena for each of a thousand threads. musl does neither.
-pub fn tame_allocator() {
+pub fn configure_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters; called once, before other threads exist.
     unsafe {
