@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use framehub::cli::{Config, Exit, Task, compat};
 use framehub::doctor;
-use framehub::http::{Listeners, lan_addresses};
+use framehub::http::{Listeners, Passed, lan_addresses};
 use framehub::system::{log::print, os};
 use framehub::systemd::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,8 +15,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 fn main() -> ExitCode {
     os::configure_allocator();
     framehub::system::log::start();
+    // Before this process opens any descriptor that a wrong LISTEN_FDS could count among those passed.
+    let passed = systemd::passed_sockets();
     let code = match configure() {
-        Ok(config) => exit_code(perform(config)),
+        Ok(config) => exit_code(perform(config, passed)),
         Err(Exit::Asked(text)) => exit_code(printed(writeln!(io::stdout(), "{}", text.trim_end()).map(|()| true))),
         Err(Exit::Wrong(text)) => {
             print(&format!("framehub: {text}"));
@@ -51,14 +53,14 @@ fn configure() -> Result<Config, Exit> {
 }
 
 /// `false` if the camera that was to be examined does not work.
-fn perform(config: Config) -> Result<bool, String> {
+fn perform(config: Config, passed: Passed) -> Result<bool, String> {
     log::set_max_level(config.log_level);
     for (level, note) in &config.notes {
         log::log!(*level, "{note}");
     }
     let out = &mut io::stdout();
     match config.task {
-        Task::Serve => serve(config).map(|()| true),
+        Task::Serve => serve(config, passed).map(|()| true),
         Task::List => printed(doctor::list(out).map(|()| true)),
         Task::Check => printed(doctor::check(out, framehub::source(&config.device).as_ref(), &config)),
     }
@@ -72,11 +74,11 @@ fn printed(done: io::Result<bool>) -> Result<bool, String> {
     }
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, passed: Passed) -> Result<(), String> {
     let ends_at_hangup = io::stderr().is_terminal() && !config.in_background;
     let [stop, reload, _reload_end] =
         signals(ends_at_hangup).map_err(|error| format!("cannot prepare for signals: {error}"))?;
-    let listeners = Listeners::open(&config.listen, config.socket_mode, systemd::passed_sockets())?;
+    let listeners = Listeners::open(&config.listen, config.socket_mode, passed)?;
     for address in listeners.addresses() {
         print(&format!("listening on http://{address}"));
         for lan in lan_addresses(address) {

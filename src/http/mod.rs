@@ -105,16 +105,6 @@ impl App {
         Arc::new(Self { parts, places, clips, settings, gate, started_at: Instant::now() })
     }
 
-    /// The camera's session.
-    pub fn session(&self) -> &Session {
-        &self.parts.session
-    }
-
-    /// Whether the capture thread goes round its loop.
-    pub fn is_alive(&self) -> bool {
-        self.parts.session.is_alive(self.parts.stills.settings().deadline)
-    }
-
     /// How many viewers there are now.
     pub fn viewers(&self) -> usize {
         self.places.clients().len()

@@ -2,7 +2,6 @@
 //! uses. One of two files with unsafe code.
 #![allow(unsafe_code)]
 
-use std::env;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -115,27 +114,19 @@ fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     }
 }
 
-/// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` has it.
-/// They are given out once.
-pub fn passed_descriptors() -> Vec<(OwnedFd, String)> {
-    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
-    const FIRST: RawFd = 3;
-    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
-    let is_ours = number("LISTEN_PID") == Some(std::process::id());
-    if !is_ours || IS_TAKEN.swap(true, Ordering::SeqCst) {
-        return Vec::new();
+/// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` says. They
+/// are returned once. To be called before this process opens any: a wrong LISTEN_FDS would count it among them.
+///
+/// # Errors
+/// When LISTEN_FDS and LISTEN_FDNAMES do not say what was passed.
+pub fn passed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+    if ARE_TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
     }
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
-    let passed = FIRST..FIRST + number("LISTEN_FDS").unwrap_or(0).min(1000) as RawFd;
-    let own = |fd| {
-        let name = names.next().unwrap_or_default().to_owned();
-        // SAFETY: fcntl takes any number; it refuses one that is not open.
-        let is_open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-        // SAFETY: open, passed to us by the environment's word, and given out only this once.
-        is_open.then(|| (unsafe { OwnedFd::from_raw_fd(fd) }, name))
-    };
-    passed.filter_map(own).collect()
+    // SAFETY: open, as sd_notify has made sure, ours by the environment's word, and returned only this once.
+    let own = |(fd, name)| (unsafe { OwnedFd::from_raw_fd(fd) }, name);
+    Ok(sd_notify::listen_fds_with_names()?.map(own).collect())
 }
 
 /// Closes a descriptor whose owner was given up with `mem::forget`, so that nobody else will close or use it.
