@@ -17,7 +17,7 @@ use crate::camera::{
 };
 use crate::cli::Config;
 use crate::frame::Size;
-use crate::http::{DEFAULT_ADDRESS, Listen, clickable};
+use crate::http::{DEFAULT_ADDRESS, Listen, lan_addresses};
 use crate::jpeg::Fault;
 
 /// Pictures that are looked at.
@@ -291,7 +291,7 @@ fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
     };
     let local =
         if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { *address };
-    let host = clickable(*address).first().copied().unwrap_or(local);
+    let host = lan_addresses(*address).first().copied().unwrap_or(local);
     let text = include_str!("assets/settings.txt");
     let text = text.replace("{host}", &host.to_string()).replace("{local}", &local.to_string());
     write!(out, "\nWhere to put it, with framehub running on {address}:\n{text}")

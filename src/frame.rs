@@ -75,7 +75,9 @@ impl FromStr for Size {
         };
         match parse() {
             Some(size) if (16..=16384).contains(&size.width) && (16..=16384).contains(&size.height) => Ok(size),
-            _ => Err(format!("\"{text}\" is not a size; give WIDTHxHEIGHT in pixels, such as 640x480")),
+            _ => {
+                Err("invalid size: expected WIDTHxHEIGHT in pixels, from 16x16 to 16384x16384, such as 640x480".into())
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ use self::http::{App, Listeners, Parts};
 use self::hub::Hub;
 use self::hub::lockstep::LockstepGroup;
 use self::hub::ring::{RingSettings, SharedRing};
-use self::systemd::Manager;
+use self::systemd::{Manager, Watched};
 
 /// A capture thread that a driver holds (a STREAMON of 6 s) is left at exit after this time.
 const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
@@ -69,10 +69,11 @@ pub fn run(
     let hub = Hub::new(vec![ring.clone(), lockstep.clone()]);
     let remembered = Remembered::new(config.wishes);
     let session = Session::new(source, config.live, hub.clone(), Some(remembered.hook()));
+    let still_deadline = config.still.deadline;
     let stills = Stills::new(session.clone(), config.still);
     let panel = Panel::new(session.clone(), remembered);
     let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep }, config.http);
-    system::resources::provide(app.most_connections());
+    system::resources::raise_limits(app.most_connections());
     say_replay(&config.ring, &config.live);
 
     let capture = Capture::new(session.clone(), config.capture);
@@ -82,10 +83,14 @@ pub fn run(
         .map_err(|error| format!("cannot start the capture thread: {error}"))?;
     let (done, ended) = UnixStream::pair().map_err(|error| format!("cannot start the service thread: {error}"))?;
     let served = thread::scope(|scope| {
-        let attend = || manager.attend(&app, listeners, reload, ended.as_fd());
+        let report = || {
+            let viewers = || app.viewers();
+            let watched = Watched { session: &session, still_deadline, listeners, viewers: &viewers };
+            manager.run(&watched, reload, ended.as_fd());
+        };
         thread::Builder::new()
             .name("service".into())
-            .spawn_scoped(scope, attend)
+            .spawn_scoped(scope, report)
             .map_err(|error| format!("cannot start the service thread: {error}"))?;
         let served = app.serve(listeners, stop).map_err(|error| format!("cannot wait for clients: {error}"));
         drop(done);

@@ -1,79 +1,103 @@
 //! Arguments, signals, exit code.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use framehub::cli::{Config, Exit, Task};
+use framehub::cli::{Config, Exit, Task, compat};
 use framehub::doctor;
-use framehub::http::{Listeners, clickable};
-use framehub::system::{self, os};
+use framehub::http::{Listeners, Passed, lan_addresses};
+use framehub::system::{log::print, os};
 use framehub::systemd::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
-    os::tame_allocator();
-    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
-    let program = args.next().unwrap_or_default();
-    let args: Vec<String> = args.collect();
-    let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let config = match Config::from_command_line(&program, &args, variable) {
-        Ok(config) => config,
-        Err(Exit::Asked(text)) => {
-            // Somebody who closed our output does not want it.
-            let _ = writeln!(io::stdout(), "{}", text.trim_end());
-            return ExitCode::SUCCESS;
-        }
+    os::configure_allocator();
+    framehub::system::log::start();
+    // Before this process opens any descriptor that a wrong LISTEN_FDS could count among those passed.
+    let passed = systemd::passed_sockets();
+    let code = match configure() {
+        Ok(config) => exit_code(perform(config, passed)),
+        Err(Exit::Asked(text)) => exit_code(printed(writeln!(io::stdout(), "{}", text.trim_end()).map(|()| true))),
         Err(Exit::Wrong(text)) => {
-            eprintln!("framehub: {text}");
-            return ExitCode::from(2);
+            print(&format!("framehub: {text}"));
+            ExitCode::from(2)
         }
     };
-    system::log::start(config.log_level);
-    for (level, note) in &config.notes {
-        log::log!(*level, "{note}");
-    }
-    let done = match config.task {
-        Task::Serve => serve(config).map(|()| true),
-        Task::List => doctor::list(&mut io::stdout()).map(|()| true).map_err(|error| error.to_string()),
-        Task::Check => doctor::check(&mut io::stdout(), framehub::source(&config.device).as_ref(), &config)
-            .map_err(|error| error.to_string()),
-    };
+    log::logger().flush();
+    code
+}
+
+fn exit_code(done: Result<bool, String>) -> ExitCode {
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("framehub: {error}");
+        Err(text) => {
+            print(&format!("framehub: {text}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn configure() -> Result<Config, Exit> {
+    let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+    let program = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let mut config = match compat::translate(&program, &args)? {
+        Some(config) => config,
+        None => Config::from_args(&args)?,
+    };
+    config.add_environment(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?;
+    Ok(config)
+}
+
+/// `false` if the camera that was to be examined does not work.
+fn perform(config: Config, passed: Passed) -> Result<bool, String> {
+    log::set_max_level(config.log_level);
+    for (level, note) in &config.notes {
+        log::log!(*level, "{note}");
+    }
+    let out = &mut io::stdout();
+    match config.task {
+        Task::Serve => serve(config, passed).map(|()| true),
+        Task::List => printed(doctor::list(out).map(|()| true)),
+        Task::Check => printed(doctor::check(out, framehub::source(&config.device).as_ref(), &config)),
+    }
+}
+
+/// Output that nobody reads to its end, as with `| head`, is no failure.
+fn printed(done: io::Result<bool>) -> Result<bool, String> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
+        done => done.map_err(|error| format!("cannot write to stdout: {error}")),
+    }
+}
+
+fn serve(config: Config, passed: Passed) -> Result<(), String> {
     let ends_at_hangup = io::stderr().is_terminal() && !config.in_background;
     let [stop, reload, _reload_end] =
         signals(ends_at_hangup).map_err(|error| format!("cannot prepare for signals: {error}"))?;
-    let listeners = Listeners::open(&config.listen, config.socket_mode, systemd::passed_sockets())?;
+    let listeners = Listeners::open(&config.listen, config.socket_mode, passed)?;
     for address in listeners.addresses() {
-        eprintln!("listening on http://{address}");
-        for lan in clickable(address) {
-            eprintln!("  open http://{lan}/");
+        print(&format!("listening on http://{address}"));
+        for lan in lan_addresses(address) {
+            print(&format!("  open http://{lan}/"));
         }
     }
     for path in listeners.paths() {
-        eprintln!("listening on unix:{}", path.display());
+        print(&format!("listening on unix:{}", path.display()));
     }
     if config.in_background {
-        os::leave_terminal().map_err(|error| format!("cannot go into the background: {error}"))?;
+        os::daemonize().map_err(|error| format!("cannot go into the background: {error}"))?;
     }
     let manager = Manager::from_environment();
     manager.keep(&listeners);
     framehub::run(config, &listeners, &manager, stop.as_fd(), reload.as_fd())
 }
 
-/// What becomes readable when we are to stop, when we are to reload, and the latter's other end, to be kept open. A
-/// terminal that is closed sends SIGHUP too, and then it means the former.
+/// What becomes readable on a signal to stop, and on one to reload, and the other end of the latter, to be kept open.
+/// A closed terminal sends SIGHUP too, and then it means to stop.
 fn signals(ends_at_hangup: bool) -> io::Result<[UnixStream; 3]> {
     let (stop, stop_end) = UnixStream::pair()?;
     let (reload, reload_end) = UnixStream::pair()?;

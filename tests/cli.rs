@@ -2,12 +2,16 @@
 
 mod support;
 
-use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, TestServer, request};
+use support::{Client, EXIT_LIMIT, PATIENCE, TestServer, program, request, sys};
 
 /// Runs framehub with arguments that should end it by itself.
 #[track_caller]
@@ -44,8 +48,12 @@ fn a_wrong_option_is_named_with_what_it_takes() {
         (&["--size", "640x480x3"], &["--size"]),
         (&["--size=-640x480"], &["--size"]),
         (&["--size", "99999999999x1"], &["--size"]),
-        (&["--fps", "fast"], &["--fps", "fast"]),
+        (&["--fps", "fast"], &["invalid value \"fast\" for --fps: expected a number from 0.1 to 1000\n"]),
         (&["--fps", "0"], &["--fps"]),
+        (&["--fps="], &["invalid value \"\" for --fps: expected a number"]),
+        (&["--fps", "5", "--fps=6"], &["--fps is given more than once"]),
+        (&["--list=1"], &["--list takes no value, but has \"1\""]),
+        (&["--listne", "127.0.0.1:0"], &["unknown option --listne, did you mean \"--listen\"?"]),
         (&["--fps", "-1"], &["--fps"]),
         (&["--fps", "NaN"], &["--fps"]),
         (&["--idle", "soon"], &["--idle", "soon", "second"]),
@@ -73,6 +81,7 @@ fn a_wrong_option_is_named_with_what_it_takes() {
             assert!(stderr.contains(word), "{args:?} should name {word:?}: {stderr}");
         }
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("framehub: "), "{args:?}: {stderr}");
     }
 }
 
@@ -194,7 +203,7 @@ fn several_addresses_and_ipv6() {
     assert_eq!(server.addresses().iter().filter(|address| address.is_ipv6()).count(), 1);
     for &address in server.addresses() {
         assert_ne!(address.port(), 0, "the printed port is the real one");
-        let mut client = support::Client::connect(address);
+        let mut client = Client::connect(address);
         assert_eq!(client.exchange(request("GET", "/snapshot")).status, 200, "{address}");
     }
 }
@@ -219,5 +228,145 @@ fn log_levels() {
         // Even the quietest level says where it listens, or nobody could find it.
         let server = TestServer::start(&["--log-level", level]);
         server.assert_answers();
+    }
+}
+
+/// A pipe that nobody reads.
+fn unread_pipe() -> PipeWriter {
+    pipe().expect("a pipe").1
+}
+
+/// `framehub --list | head -0`: nobody wants the rest.
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    for args in [&["--help"][..], &["--version"], &["--list"], &["--device=synthetic", "--check"]] {
+        let output = program().args(args).stdout(unread_pipe()).stderr(Stdio::piped()).output().expect("it runs");
+        let stderr = text(&output.stderr);
+        assert!(output.status.success() && !stderr.contains("roken pipe") && !stderr.contains("panicked"), "{stderr}");
+    }
+    for args in [&["--no-such-option"][..], &["--listen=unix:/nonexistent/socket"]] {
+        let status = program().args(args).stderr(unread_pipe()).status().expect("it runs");
+        assert!(matches!(status.code(), Some(1 | 2)), "{args:?}: {status}");
+    }
+}
+
+/// What cannot be written for another reason is a failure that is explained.
+#[test]
+fn output_that_does_not_fit_is_a_failure() {
+    for args in [&["--help"][..], &["--list"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+        let output = program().args(args).stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).starts_with("framehub: cannot write to stdout: No space left"), "{args:?}");
+    }
+}
+
+/// A server whose stderr is this descriptor, and which logs as much as it can. Killed with the test.
+struct Logging(Child);
+
+impl Logging {
+    fn to(stderr: impl Into<Stdio>, listen: &str) -> Logging {
+        let mut command = program();
+        command.args([
+            "--device=synthetic",
+            "--size=320x240",
+            "--log-level=trace",
+            "--max-clients=1000",
+            "--listen",
+            listen,
+        ]);
+        Logging(command.stderr(stderr).spawn().expect("it starts"))
+    }
+
+    fn assert_stops(&mut self) {
+        let start = Instant::now();
+        sys::send_signal(self.0.id(), libc::SIGTERM);
+        while self.0.try_wait().expect("our own child").is_none() {
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert!(start.elapsed() < EXIT_LIMIT, "it took {:?} to end", start.elapsed());
+        assert!(self.0.wait().expect("our own child").success());
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `framehub 2>&1 | head -0`: the server goes on serving, and ends as it should.
+#[test]
+fn a_server_outlives_whoever_read_its_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("http.sock");
+    let mut server = Logging::to(unread_pipe(), &format!("unix:{}", path.display()));
+    support::wait_until("it listens", PATIENCE, || UnixStream::connect(&path).is_ok());
+    for _ in 0..3 {
+        let mut socket = UnixStream::connect(&path).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        socket.write_all(b"GET /snapshot HTTP/1.0\r\n\r\n").expect("a request");
+        let mut response = Vec::new();
+        socket.read_to_end(&mut response).expect("a response");
+        assert!(response.starts_with(b"HTTP/1.0 200 OK\r\n"), "{}", String::from_utf8_lossy(&response));
+    }
+    server.assert_stops();
+}
+
+/// Where it listens, by the log's first line.
+fn address(log: &mut impl BufRead) -> SocketAddr {
+    let mut line = String::new();
+    log.read_line(&mut line).expect("text");
+    let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}"));
+    address.parse().expect("an address")
+}
+
+/// Nobody reads the log although it is open: a stopped pager, a service manager that is stuck. Nothing waits for it, and
+/// when it is read again it says what is missing.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (pipe_reader, pipe_writer) = pipe().expect("a pipe");
+    sys::set_pipe_size(&pipe_writer, 4096);
+    let (socket_reader, socket_writer) = UnixStream::pair().expect("two sockets");
+    socket2::SockRef::from(&socket_writer).set_send_buffer_size(4096).expect("a small buffer");
+    let logs: [(&str, OwnedFd, OwnedFd); 2] =
+        [("pipe", pipe_reader.into(), pipe_writer.into()), ("socket", socket_reader.into(), socket_writer.into())];
+    for (kind, reader, writer) in logs {
+        // Others share it: what they write must not fail because of us.
+        let shared = writer.try_clone().expect("a second handle");
+        let mut server = Logging::to(writer, "127.0.0.1:0");
+        let mut log = BufReader::with_capacity(128, PipeReader::from(reader));
+        let address = address(&mut log);
+        for turn in 0..300 {
+            let mut client = Client::connect(address);
+            if turn % 2 == 0 {
+                client.stream(request("GET", "/stream")).1.next_part();
+            } else {
+                assert_eq!(client.exchange("GET / HTTP/9.9\r\nHost: x\r\n\r\n").status, 505, "{kind}");
+            }
+        }
+        assert!(!sys::is_nonblocking(&shared), "{kind}: its flags are not only ours");
+        drop(shared);
+        // The lines that it took, then the count, then the lines that follow.
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let collected = lines.clone();
+        thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| collected.lock().unwrap().push(line)));
+        let dropped = |line: &String| -> Option<u32> {
+            line.strip_prefix("warn log: ")?.split_once(" log lines dropped: nobody read stderr")?.0.parse().ok()
+        };
+        support::wait_until("lines follow the count", PATIENCE, || {
+            Client::connect(address).stream(request("GET", "/stream")).1.next_part();
+            let lines = lines.lock().unwrap();
+            let count = lines.iter().position(|line| dropped(line).is_some_and(|count| count > 100));
+            count.is_some_and(|at| lines[at..].iter().any(|line| line.contains("viewer came")))
+        });
+        server.assert_stops();
+        for line in &*lines.lock().unwrap() {
+            let level = line.split(' ').next().unwrap_or_default();
+            let is_whole = ["error", "warn", "info", "debug", "trace"].contains(&level) && line.contains(": ");
+            assert!(is_whole, "{kind}: {line}");
+        }
     }
 }

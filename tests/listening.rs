@@ -151,7 +151,7 @@ fn a_file_with_a_mistake_is_refused_with_a_suggestion() {
         ("{\"sise\": \"320x240\"}", "did you mean \"size\"?"),
         ("{\"size\": \"320x240\"\n\"fps\": 3}", "line 2"),
         ("{\"size\": \"big\"}", "--size"),
-        ("{\"fps\": [1, 2]}", "fps: give a text or a number"),
+        ("{\"fps\": [1, 2]}", "invalid value [1,2] for fps: expected a string or a number"),
     ] {
         fs::write(&config, text).expect("a file");
         let output = run(&["--listen=127.0.0.1:0", "--config", config.to_str().expect("a plain path")]);

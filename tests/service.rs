@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
-use support::{Client, PATIENCE, TestServer, program, request, sys, wait_until};
+use support::{Client, EXIT_LIMIT, PATIENCE, TestServer, program, request, sys, wait_until};
 
 /// A service manager's ear.
 struct Ear {
@@ -71,6 +71,22 @@ fn with_passed(socket: &impl AsRawFd, name: &str) -> Command {
     shell
 }
 
+/// A command that becomes framehub in a network of its own, prepared by `setup`; `None` where that is not allowed.
+fn in_own_network(setup: &str) -> Option<Command> {
+    let in_network = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "sh", "-c", script]);
+        command
+    };
+    let script = format!("{setup} && exec \"$0\" \"$@\"");
+    let can =
+        in_network(&format!("{setup} && true")).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let framehub = program();
+    let mut command = in_network(&script);
+    command.arg(framehub.get_program()).args(framehub.get_args());
+    can.then_some(command)
+}
+
 fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     SockRef::from(&listener).set_cloexec(false).expect("it can be passed");
@@ -128,6 +144,66 @@ fn starves_the_watchdog_when_its_own_request_is_not_answered() {
     assert_eq!(fed, 0, "{:?}", ear.heard);
 }
 
+/// A system without IPv6, or without its loopback interface, cannot ask some addresses. The server is well all the same,
+/// and serves IPv4 where there is any.
+#[test]
+fn feeds_the_watchdog_where_an_address_cannot_be_asked() {
+    let no_v6 = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6";
+    let lo = "ip link set lo up";
+    for (setup, listen) in [
+        (format!("{lo} && {no_v6}"), "[::]:8080"),
+        (format!("{lo} && {no_v6}"), "0.0.0.0:8080"),
+        ("true".into(), "[::]:8080"),
+        ("true".into(), "0.0.0.0:8080"),
+    ] {
+        let Some(mut command) = in_own_network(&setup) else {
+            eprintln!("not tested: no network of our own ({setup})");
+            continue;
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ear = Ear::at(&folder);
+        command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "400000");
+        let server = TestServer::spawn(command, &["--listen", listen]);
+        ear.wait("WATCHDOG=1");
+        ear.wait("WATCHDOG=1");
+        assert!(!server.log().iter().any(|line| line.contains("not fed")), "{setup}: {:?}", server.log());
+    }
+}
+
+/// Its own request may be on the way when the end comes, and nobody accepts it any more.
+#[test]
+fn ends_in_time_although_its_own_request_gets_no_response() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _ear = Ear::at(&folder);
+    let (listener, _) = listener();
+    let mut command = with_passed(&listener, "framehub.socket");
+    command.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "400000");
+    let mut server = TestServer::spawn(command, &["--listen", "127.0.0.1:0"]);
+    listener.set_nonblocking(true).expect("O_NONBLOCK can be set");
+    // It asks every 100 ms, and waits 2 s for a response. We are faster now and then.
+    let start = Instant::now();
+    let _held = loop {
+        match listener.accept() {
+            Ok(connection) => break connection,
+            Err(_) => assert!(start.elapsed() < PATIENCE, "no request was taken"),
+        }
+    };
+    let (status, took) = server.stop(libc::SIGTERM);
+    assert!(status.success() && took < EXIT_LIMIT, "{status}, {took:?}");
+}
+
+/// A service manager that hangs does not make its services hang.
+#[test]
+fn ends_in_time_although_nobody_reads_its_notifications() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _ear = Ear::at(&folder);
+    let mut server = start(&folder, Some(Duration::from_millis(8)), &[]);
+    server.wait_log("the service manager does not listen", PATIENCE);
+    server.assert_answers();
+    let (status, took) = server.stop(libc::SIGTERM);
+    assert!(status.success() && took < EXIT_LIMIT, "{status}, {took:?}");
+}
+
 #[test]
 fn finds_a_notification_socket_without_a_file() {
     let name = format!("framehub-test-{}", std::process::id());
@@ -170,6 +246,29 @@ fn serves_the_socket_that_a_socket_unit_passed_and_no_other() {
     assert_eq!(log.matches("listening on").count(), 1, "{log}");
 }
 
+/// LISTEN_FDS may be wrong: what this process has opened itself is not what was passed.
+#[test]
+fn takes_no_socket_of_its_own_for_a_passed_one() {
+    for (count, names) in
+        [("9", None), ("9", Some("a:b")), ("4294967295", None), ("-1", None), ("x", None), ("0", None)]
+    {
+        let framehub = program();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(framehub.get_program()).args(framehub.get_args());
+        shell.env("LISTEN_FDS", count);
+        if let Some(names) = names {
+            shell.env("LISTEN_FDNAMES", names);
+        }
+        let mut server = TestServer::spawn(shell, &[]);
+        server.assert_answers();
+        let log = server.log();
+        assert!(!log.iter().any(|line| line.contains("not a listening socket")), "{count}: {log:?}");
+        assert_eq!(log.iter().any(|line| line.contains("LISTEN_FDS")), count != "0", "{count}: {log:?}");
+        let (status, took) = server.stop(libc::SIGTERM);
+        assert!(status.success() && took < EXIT_LIMIT, "{count}: {status}, {took:?}");
+    }
+}
+
 #[test]
 fn listens_besides_where_it_is_told_to() {
     let (listener, address) = listener();
@@ -198,6 +297,29 @@ fn ends_a_kept_socket_that_it_no_longer_wants() {
     let server = TestServer::spawn(with_passed(&listener, "kept-listener"), &["--listen", &any]);
     server.assert_answers();
     assert!(listener.accept().is_err(), "the manager's copy has ended");
+}
+
+/// `[::]` alone takes IPv4 clients too; beside `0.0.0.0` on the same port it does not. A kept socket is of one kind.
+#[test]
+fn takes_up_no_kept_socket_of_the_other_kind() {
+    for only_v6 in [true, false] {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_only_v6(only_v6).expect("it can be set");
+        socket.set_reuse_address(true).expect("it can be set");
+        socket.bind(&"[::]:0".parse::<SocketAddr>().expect("an address").into()).expect("a free port");
+        socket.listen(16).expect("it listens");
+        socket.set_cloexec(false).expect("it can be passed");
+        let port = socket.local_addr().expect("its address").as_socket().expect("an IP address").port();
+        let (v6, v4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+        let both = ["--listen", v6.as_str(), "--listen", v4.as_str()];
+        let args = if only_v6 { &both[..2] } else { &both };
+        let server = TestServer::spawn(with_passed(&socket, "kept-listener"), args);
+        for ip in ["127.0.0.1", "[::1]"] {
+            let address = format!("{ip}:{port}").parse().expect("an address");
+            assert_eq!(Client::connect(address).exchange(request("GET", "/")).status, 200, "{ip}, {args:?}");
+        }
+        assert_eq!(server.addresses().len(), args.len() / 2);
+    }
 }
 
 #[test]

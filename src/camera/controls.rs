@@ -3,6 +3,7 @@
 //! Values are checked here, before a driver sees them: uvcvideo clamps what is out of range and calls it a success.
 //! What was set is remembered and set again whenever the camera is opened, since an unplugged camera forgets it.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,6 +202,17 @@ impl Wish {
             let has = if names.is_empty() { "none".into() } else { names.join(", ") };
             format!("there is no control \"{}\"; this camera has {has}", self.name)
         })
+    }
+}
+
+impl FromStr for Wish {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() => Ok(Self::new(name.trim(), value)),
+            _ => Err("expected NAME=VALUE, such as brightness=10".into()),
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl FromStr for Rule {
             "auto" => Ok(Self::Auto),
             count => match count.parse() {
                 Ok(count @ 0..=1000) => Ok(Self::Drop(count)),
-                _ => Err(format!("\"{text}\" is no rule; give auto, or a number of pictures to drop, 0 to 1000")),
+                _ => Err("invalid rule: expected auto, or a number of pictures from 0 to 1000".into()),
             },
         }
     }

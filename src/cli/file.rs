@@ -1,9 +1,11 @@
-//! The configuration file: a JSON object whose keys are the names of options. The command line counts more.
+//! The configuration file: a JSON object whose keys are the names of options. The command line takes precedence.
 
 use serde_json::{Map, Value};
 
-/// The options of a file as command line, without those that `args` has already. `usage` is argh's usage line, which
-/// knows all options. Keys that begin with `//` are comments.
+use super::errors::nearest;
+
+/// The options of a file as a command line, without those that `args` has already. `usage` is argh's usage text, which
+/// names all options. Keys that begin with `//` are comments.
 pub fn options(text: &str, args: &[String], usage: &str) -> Result<Vec<String>, String> {
     let keys: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let known = known(usage);
@@ -11,13 +13,13 @@ pub fn options(text: &str, args: &[String], usage: &str) -> Result<Vec<String>, 
     for (key, value) in keys.iter().filter(|(key, _)| !key.starts_with("//")) {
         let Some((name, may_repeat)) = known.iter().find(|(name, _)| name == key) else {
             let names = known.iter().map(|(name, _)| *name);
-            return Err(format!("there is no key \"{key}\"{}", nearest(key, names)));
+            return Err(format!("unknown key \"{key}\"{}", nearest(key, names)));
         };
         let option = format!("--{name}");
         if args.contains(&option) {
             continue;
         }
-        for value in texts(value, *may_repeat).map_err(|why| format!("{key}: {why}"))? {
+        for value in texts(value, *may_repeat).map_err(|why| format!("invalid value {value} for {key}: {why}"))? {
             options.extend([option.clone(), value]);
         }
     }
@@ -47,30 +49,9 @@ fn texts(value: &Value, may_repeat: bool) -> Result<Vec<String>, &'static str> {
             all.extend(texts(value, false)?.into_iter().map(|value| format!("{name}={value}")));
             Ok(all)
         }),
-        _ if may_repeat => Err("give a text, a number, or a list of them"),
-        _ => Err("give a text or a number"),
+        _ if may_repeat => Err("expected a string, a number, or a list of them"),
+        _ => Err("expected a string or a number"),
     }
-}
-
-/// `, did you mean "size"?`, where there is a name that somebody may have meant.
-pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let near = names.map(|name| (distance(word, name), name.len().abs_diff(word.len()), name)).min();
-    let (distance, _, name) = near.unwrap_or((usize::MAX, 0, ""));
-    if distance <= 1 + name.len() / 4 { format!(", did you mean \"{name}\"?") } else { String::new() }
-}
-
-/// Letters to be put in, taken out or changed.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.bytes().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.bytes().enumerate() {
-            let changed = corner + usize::from(a != b);
-            corner = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -95,7 +76,7 @@ mod tests {
             (r#"{"listen": "127.0.0.1:1"}"#, &[], "--listen 127.0.0.1:1"),
             (r#"{"control": {"brightness": 10, "a": "50 Hz"}}"#, &[], "--control a=50 Hz --control brightness=10"),
             (r#"{"control": ["brightness=10"]}"#, &[], "--control brightness=10"),
-            // The command line counts more.
+            // The command line takes precedence.
             (r#"{"size": "640x480", "fps": 7}"#, &["--size", "1x1"], "--fps 7"),
             (r#"{"listen": ["127.0.0.1:1"]}"#, &["--listen", "127.0.0.1:2"], ""),
         ] {
@@ -106,31 +87,24 @@ mod tests {
     #[test]
     fn what_is_no_key_gets_a_suggestion() {
         for (text, words) in [
-            (r#"{"siz": "640x480"}"#, "there is no key \"siz\", did you mean \"size\"?"),
+            (r#"{"siz": "640x480"}"#, "unknown key \"siz\", did you mean \"size\"?"),
             (r#"{"max_clients": 3}"#, "did you mean \"max-clients\"?"),
             (r#"{"listne": "127.0.0.1:1"}"#, "did you mean \"listen\"?"),
             (r#"{"--size": "640x480"}"#, "did you mean \"size\"?"),
-            (r#"{"colour": "red"}"#, "there is no key \"colour\""),
-            (r#"{"list": true}"#, "there is no key \"list\""),
-            (r#"{"config": "x"}"#, "there is no key \"config\""),
-            (r#"{"x": "y"}"#, "there is no key \"x\""),
-            (r#"{"size": true}"#, "size: give a text or a number"),
-            (r#"{"size": ["640x480"]}"#, "size: give a text or a number"),
-            (r#"{"listen": [["x"]]}"#, "listen: give"),
-            (r#"{"listen": null}"#, "listen: give"),
+            (r#"{"colour": "red"}"#, "unknown key \"colour\""),
+            (r#"{"list": true}"#, "unknown key \"list\""),
+            (r#"{"config": "x"}"#, "unknown key \"config\""),
+            (r#"{"x": "y"}"#, "unknown key \"x\""),
+            (r#"{"size": true}"#, "invalid value true for size: expected a string or a number"),
+            (r#"{"size": ["640x480"]}"#, "invalid value [\"640x480\"] for size: expected a string or a number"),
+            (r#"{"listen": [["x"]]}"#, "listen: expected"),
+            (r#"{"listen": null}"#, "listen: expected"),
             ("{\"size\": \"640x480\",\n}", "line 2"),
             ("[1]", "expected a map"),
             ("", "EOF"),
         ] {
             let error = read(text, &[]).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn distances() {
-        for (one, other, expected) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "abd", 1), ("kitten", "sitting", 3)] {
-            assert_eq!((distance(one, other), distance(other, one)), (expected, expected));
         }
     }
 }

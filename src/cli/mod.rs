@@ -1,9 +1,12 @@
 //! The command line as typed ([`Args`]) and as checked ([`Config`]).
 
 pub mod compat;
+mod errors;
 mod file;
+mod values;
 
 use std::os::unix::fs::PermissionsExt;
+use std::str::FromStr;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -31,116 +34,108 @@ use crate::hub::ring::RingSettings;
 struct Args {
     /// the camera: auto, synthetic, name:CARD, serial:NUMBER, or a node or link such as /dev/video0 or
     /// /dev/v4l/by-id/... (default auto: the first that offers Motion-JPEG)
-    #[argh(
-        option,
-        default = "DeviceArg::Camera(Choice::Auto)",
-        from_str_fn(parse_device),
-        arg_name = "auto|synthetic|path"
-    )]
+    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", arg_name = "auto|synthetic|path")]
     device: DeviceArg,
-    /// where to listen: ADDRESS:PORT or unix:PATH; may be given several times; port 0 takes a free one (default
+    /// where to listen: ADDRESS:PORT or unix:PATH; can be given several times; port 0 takes a free one (default
     /// 0.0.0.0:8080)
     #[argh(option, arg_name = "addr:port")]
     listen: Vec<Listen>,
-    /// who may open those Unix sockets, as chmod has it (default 660)
-    #[argh(option, default = "0o660", from_str_fn(parse_mode), arg_name = "mode")]
+    /// permissions of those Unix sockets, as for chmod (default 660)
+    #[argh(option, default = "0o660", from_str_fn(values::permissions), arg_name = "mode")]
     socket_mode: u32,
-    /// the live stream's size; the camera's nearest is taken (default 640x480)
-    #[argh(option, default = "Size::new(640, 480)", from_str_fn(parse_size), arg_name = "wxh")]
+    /// size of the live stream; the camera's nearest size is taken (default 640x480)
+    #[argh(option, default = "Size::new(640, 480)", arg_name = "wxh")]
     size: Size,
     /// frames per second to ask of the camera (default: the camera's own rate)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     fps: Option<f64>,
-    /// let go of the camera when nobody has looked for so long; 0 keeps it always (default 5)
+    /// close the camera after this time without a viewer; 0 keeps it open (default 5)
     #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
-    /// how long a camera may be silent before its stream is restarted, if it was never silent for so long before (default
-    /// 2)
-    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
+    /// restart the stream of a camera that is silent for this time, unless it has paused for longer before (default 2)
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(values::patience), arg_name = "seconds")]
     stall_timeout: Duration,
     /// size of full-resolution stills: max, or the camera's nearest to this (default max)
-    #[argh(option, default = "None", from_str_fn(parse_still_size), arg_name = "wxh|max")]
+    #[argh(option, default = "None", from_str_fn(values::size_or_max), arg_name = "wxh|max")]
     still_size: Option<Size>,
     /// frames per second while a still is taken (default: the camera's own rate at that size)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     still_fps: Option<f64>,
-    /// when a still is right: auto, or after so many pictures (default auto)
-    #[argh(option, default = "Rule::Auto", from_str_fn(parse_rule), arg_name = "auto|n")]
+    /// when a still is right: auto (steady in size and brightness), or after this number of pictures (default auto)
+    #[argh(option, default = "Rule::Auto", arg_name = "auto|n")]
     still_settle: Rule,
-    /// how long to wait for that, before the newest whole picture is taken (default 5)
+    /// how long to wait for that before the newest whole picture is taken (default 5)
     #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     still_deadline: Duration,
     /// least time between two stills that switch the camera (default 0.5)
     #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
-    /// the most viewers at a time; snapshots have places of their own (default 64)
-    #[argh(option, default = "64", from_str_fn(parse_clients), arg_name = "n")]
+    /// viewers at a time at most; snapshots have 16 more connections of their own (default 64)
+    #[argh(option, default = "64", from_str_fn(values::clients), arg_name = "n")]
     max_clients: usize,
-    /// a camera control to set whenever the camera is opened, such as brightness=10; may be given several times
-    #[argh(option, from_str_fn(parse_control), arg_name = "name=value")]
+    /// a camera control to set whenever the camera is opened, such as brightness=10; can be given several times
+    #[argh(option, arg_name = "name=value")]
     control: Vec<Wish>,
     /// what clients may do with the camera's controls: none, read or write (default write)
-    #[argh(option, default = "ControlAccess::Write", from_str_fn(parse_control_access), arg_name = "access")]
+    #[argh(option, default = "ControlAccess::Write", arg_name = "none|read|write")]
     controls: ControlAccess,
-    /// what to call ourselves in answers; Octolapse sets controls of none but MJPG-Streamer (default framehub/VERSION)
-    #[argh(option, from_str_fn(parse_header), arg_name = "text")]
+    /// the Server header field of responses; Octolapse sets the controls of MJPG-Streamer only (default
+    /// framehub/VERSION)
+    #[argh(option, from_str_fn(values::header), arg_name = "text")]
     server_header: Option<String>,
-    /// the most viewers from one address (default: not limited; everybody behind a proxy has one address)
-    #[argh(option, from_str_fn(parse_clients), arg_name = "n")]
+    /// viewers from one address at most; all clients behind a proxy have one address (default: not limited)
+    #[argh(option, from_str_fn(values::clients), arg_name = "n")]
     max_clients_per_address: Option<usize>,
-    /// the most frames per second that anybody gets, evenly (default: all that the camera sends)
+    /// frames per second that any client gets at most, evenly spaced (default: all that the camera sends)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     max_fps: Option<f64>,
-    /// what viewers get who do not say (?mode=): the newest frame whenever they are ready, all frames in order, or
-    /// the same frames in lockstep (default newest)
-    #[argh(
-        option,
-        default = "http::DeliveryMode::Newest",
-        from_str_fn(parse_delivery),
-        arg_name = "newest|all|lockstep"
-    )]
+    /// what viewers without ?mode= get: the newest frame whenever they are ready, all frames in order, or the same
+    /// frames in lockstep (default newest)
+    #[argh(option, default = "http::DeliveryMode::Newest", arg_name = "newest|all|lockstep")]
     mode: http::DeliveryMode,
-    /// the most memory for frames kept for ?mode=all and --replay (default 64MiB)
-    #[argh(option, default = "64 << 20", from_str_fn(parse_memory), arg_name = "size")]
+    /// memory for frames kept for ?mode=all and --replay at most (default 64MiB)
+    #[argh(option, default = "64 << 20", from_str_fn(values::memory), arg_name = "size")]
     all_frames_memory: usize,
-    /// keep the last seconds for /clip and ?last=, as far as that memory reaches (default: keep none)
+    /// keep the last seconds for /clip and ?last=, as far as that memory suffices (default: keep none)
     #[argh(option, from_str_fn(parse_time), arg_name = "seconds")]
     replay: Option<Duration>,
     /// how long one lock-step viewer may keep the others waiting (default 2)
-    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(parse_patience), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(2)", from_str_fn(values::patience), arg_name = "seconds")]
     lockstep_patience: Duration,
-    /// who may come in: a file with user:password or token:TOKEN a line, read or control in front (default: everybody)
+    /// credentials: a file with user:password or token:TOKEN a line, optionally after read or control (default:
+    /// everybody has access)
     #[argh(option, arg_name = "path")]
     auth_file: Option<String>,
-    /// pages of which origin scripts may read what is served here, such as http://mainsail.local, * or none; a named
-    /// one may also change things; may be given several times (default *)
+    /// an origin whose pages' scripts may read what is served here, such as http://mainsail.local, or * or none; a
+    /// named one may also change things; can be given several times (default *)
     #[argh(option, from_str_fn(parse_origin), arg_name = "origin")]
     allow_origin: Vec<String>,
-    /// a public name by which this machine may be called; may be given several times (default: local names)
-    #[argh(option, from_str_fn(parse_host), arg_name = "name")]
+    /// a public host name of this machine; can be given several times (default: local names)
+    #[argh(option, from_str_fn(values::host), arg_name = "name")]
     allow_host: Vec<String>,
-    /// whose X-Forwarded-For is believed: an address, a network such as 10.0.0.0/8, or unix; may be given several
-    /// times (default: nobody's)
+    /// a proxy whose X-Forwarded-For is trusted: an address, a network such as 10.0.0.0/8, or unix; can be given
+    /// several times (default: none)
     #[argh(option, arg_name = "network|unix")]
     trusted_proxy: Vec<Proxy>,
-    /// a file with options: JSON, the keys are their names; the command line counts more (default: none)
+    /// a JSON file with options, whose keys are their names; the command line takes precedence (default: none)
     #[argh(option, arg_name = "path")]
     #[expect(dead_code, reason = "read before the other options are")]
     config: Option<String>,
-    /// take the options of another program: ustreamer, mjpgsrv or mjpg_streamer (default: as the program is called)
+    /// take the options of another program: ustreamer, mjpgsrv or mjpg_streamer (default: the name under which
+    /// framehub is started)
     #[argh(option, long = "as", arg_name = "program")]
     #[expect(dead_code, reason = "compat reads it")]
     stands_in_for: Option<String>,
-    /// how much to say: error, warn, info, debug or trace (default info)
-    #[argh(option, default = "LevelFilter::Info", from_str_fn(parse_level), arg_name = "level")]
+    /// least severe lines to log: error, warn, info, debug or trace (default info)
+    #[argh(option, default = "LevelFilter::Info", from_str_fn(values::level), arg_name = "level")]
     log_level: LevelFilter,
-    /// list the cameras and what they offer, then end
+    /// list the cameras and what they offer, then exit
     #[argh(switch)]
     list: bool,
-    /// look at the camera closely, measure it, print settings to paste, then end
+    /// examine the camera, measure it, print settings to paste, then exit
     #[argh(switch)]
     check: bool,
-    /// print the version
+    /// print the version, then exit
     #[argh(switch, short = 'V')]
     version: bool,
 }
@@ -153,11 +148,26 @@ pub enum DeviceArg {
     Synthetic(Synthetic),
 }
 
-/// What to do, checked.
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            _ if text.starts_with(['/', '.']) => Ok(Self::Camera(Choice::Path(text.into()))),
+            ("synthetic", _) => Synthetic::from_text(text).map(Self::Synthetic),
+            ("name", name) if !name.is_empty() => Ok(Self::Camera(Choice::Name(name.into()))),
+            ("serial", number) if !number.is_empty() => Ok(Self::Camera(Choice::Serial(number.into()))),
+            _ if text == "auto" => Ok(Self::Camera(Choice::Auto)),
+            _ => Err("expected auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0".into()),
+        }
+    }
+}
+
+/// The options, checked.
 pub struct Config {
     /// Which camera.
     pub device: DeviceArg,
-    /// Where to listen; without any, see [`crate::http::Listeners::open`].
+    /// Where to listen; if empty, see [`crate::http::Listeners::open`].
     pub listen: Vec<Listen>,
     /// The mode of Unix sockets.
     pub socket_mode: u32,
@@ -169,19 +179,19 @@ pub struct Config {
     pub still: StillSettings,
     /// Controls to set whenever the camera is opened.
     pub wishes: Vec<Wish>,
-    /// How clients are answered.
+    /// Settings of the HTTP side.
     pub http: http::Settings,
     /// Frames kept for `mode=all` and clips.
     pub ring: RingSettings,
     /// How long one lock-step viewer may keep the others waiting.
     pub lockstep_timeout: Duration,
-    /// How much to say.
+    /// Least severe lines that are logged.
     pub log_level: LevelFilter,
     /// What to do.
     pub task: Task,
-    /// Leave the terminal once it listens.
+    /// Run in the background once it listens.
     pub in_background: bool,
-    /// What to say in the log first.
+    /// Lines for the log, to begin with.
     pub notes: Vec<(Level, String)>,
 }
 
@@ -199,100 +209,97 @@ pub enum Task {
 /// Why there is no [`Config`].
 #[derive(Debug)]
 pub enum Exit {
-    /// Something to print, as was asked: the help or the version.
+    /// The help or the version was asked for: print this.
     Asked(String),
-    /// A wrong command line: what is wrong and what would be right.
+    /// The command line is wrong: why, and what was expected.
     Wrong(String),
 }
 
 impl Config {
-    /// From everything that can say something: the program's name, which may be another program's, its arguments, and
-    /// the environment, which has secrets.
-    pub fn from_command_line(
-        program: &str,
-        args: &[String],
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Exit> {
-        let Some(translation) = compat::translate(program, args)? else {
-            let mut config = Self::from_args(args)?;
-            config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
-            return Ok(config);
-        };
-        let mut config = Self::from_args(&translation.args).map_err(|exit| match exit {
-            Exit::Wrong(why) => Exit::Wrong(format!("{}\n{why}", translation.summary)),
-            asked => asked,
-        })?;
-        config.http.access.credentials = translation.credentials;
-        config.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)?;
-        config.in_background = translation.in_background;
-        let level = if translation.is_partial { Level::Warn } else { Level::Info };
-        config.notes.push((level, translation.summary));
-        Ok(config)
-    }
-
-    /// Reads the command line, without the program's name, and the files that it names.
+    /// Reads a command line, without the program's name, and the files that it names.
+    ///
+    /// # Errors
+    /// When there is nothing to do but to print something.
     pub fn from_args(args: &[String]) -> Result<Self, Exit> {
-        let mut args = spread(args);
+        let usage = usage();
+        if args.iter().any(|arg| arg == "-h" || arg == "--help") {
+            return Err(Exit::Asked(usage));
+        }
+        let mut args = split_values(args, &usage).map_err(Exit::Wrong)?;
         if let Some(at) = args.iter().position(|arg| arg == "--config").filter(|at| at + 1 < args.len()) {
             let path = args[at + 1].clone();
-            let wrong = |why: String| Exit::Wrong(format!("--config {path}: {why}"));
-            let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-            args.extend(file::options(&text, &args, &usage()).map_err(wrong)?);
+            let text = fs::read_to_string(&path).map_err(|error| cannot_read("--config", &path, &error))?;
+            let options = file::options(&text, &args, &usage);
+            args.extend(options.map_err(|why| Exit::Wrong(format!("--config {path}: {why}")))?);
         }
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
-        let args = Args::from_args(&["framehub"], &words).map_err(|early| match early.status {
-            Ok(()) => Exit::Asked(early.output),
-            Err(()) => Exit::Wrong(format!("{}{}\nTry framehub --help", early.output.trim(), meant(&early.output))),
-        })?;
+        let args = Args::from_args(&["framehub"], &words)
+            .map_err(|early| Exit::Wrong(format!("{}\nTry framehub --help", errors::explain(&early.output, &usage))))?;
         if args.version {
             return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into()));
         }
+        args.check()
+    }
+
+    /// Adds the credentials that the environment holds.
+    ///
+    /// # Errors
+    /// When they are incomplete.
+    pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), Exit> {
+        self.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)
+    }
+}
+
+impl Args {
+    fn check(self) -> Result<Config, Exit> {
         let (mut credentials, mut notes) = (Credentials::default(), Vec::new());
-        if let Some(path) = args.auth_file {
-            let wrong = |why: String| Exit::Wrong(format!("--auth-file {path}: {why}"));
-            let (text, is_open) = read_secrets(&path).map_err(|error| wrong(error.to_string()))?;
-            credentials.add_file(&text).map_err(wrong)?;
-            if is_open {
+        if let Some(path) = self.auth_file {
+            let (text, is_public) = read_secrets(&path).map_err(|error| cannot_read("--auth-file", &path, &error))?;
+            credentials.add_file(&text).map_err(|why| Exit::Wrong(format!("--auth-file {path}: {why}")))?;
+            if is_public {
                 notes.push((Level::Warn, format!("everybody on this machine can read {path} (chmod 600)")));
             }
         }
-        let origins = if args.allow_origin.is_empty() { vec!["*".into()] } else { args.allow_origin };
-        let sites = Sites { origins, hosts: args.allow_host };
-        Ok(Self {
-            device: args.device,
-            listen: args.listen,
-            socket_mode: args.socket_mode,
-            live: Mode { size: args.size, fps: args.fps },
+        let origins = if self.allow_origin.is_empty() { vec!["*".into()] } else { self.allow_origin };
+        Ok(Config {
+            device: self.device,
+            listen: self.listen,
+            socket_mode: self.socket_mode,
+            live: Mode { size: self.size, fps: self.fps },
             capture: CaptureSettings {
-                max_fps: args.max_fps,
-                idle: Some(args.idle).filter(|idle| !idle.is_zero()),
-                stall_timeout: args.stall_timeout,
+                max_fps: self.max_fps,
+                idle: Some(self.idle).filter(|idle| !idle.is_zero()),
+                stall_timeout: self.stall_timeout,
             },
             still: StillSettings {
-                size: args.still_size,
-                fps: args.still_fps,
-                rule: args.still_settle,
-                deadline: args.still_deadline,
-                min_interval: args.still_min_interval,
+                size: self.still_size,
+                fps: self.still_fps,
+                rule: self.still_settle,
+                deadline: self.still_deadline,
+                min_interval: self.still_min_interval,
             },
-            wishes: args.control,
+            wishes: self.control,
             http: http::Settings {
                 admission: Admission {
-                    max_clients: args.max_clients,
-                    max_per_address: args.max_clients_per_address,
-                    mode: args.mode,
+                    max_clients: self.max_clients,
+                    max_per_address: self.max_clients_per_address,
+                    mode: self.mode,
                 },
-                controls: args.controls,
-                server_header: args.server_header,
-                access: Access { credentials, sites, proxies: args.trusted_proxy },
+                controls: self.controls,
+                server_header: self.server_header,
+                access: Access {
+                    credentials,
+                    sites: Sites { origins, hosts: self.allow_host },
+                    proxies: self.trusted_proxy,
+                },
             },
             ring: RingSettings {
-                memory: args.all_frames_memory,
-                replay: args.replay.filter(|replay| !replay.is_zero()),
+                memory: self.all_frames_memory,
+                replay: self.replay.filter(|replay| !replay.is_zero()),
             },
-            lockstep_timeout: args.lockstep_patience,
-            log_level: args.log_level,
-            task: match (args.list, args.check) {
+            lockstep_timeout: self.lockstep_patience,
+            log_level: self.log_level,
+            task: match (self.list, self.check) {
                 (true, _) => Task::List,
                 (_, true) => Task::Check,
                 _ => Task::Serve,
@@ -301,6 +308,10 @@ impl Config {
             notes,
         })
     }
+}
+
+fn cannot_read(option: &str, path: &str, error: &io::Error) -> Exit {
+    Exit::Wrong(format!("cannot read {option} {path}: {error}"))
 }
 
 /// A file's text, and whether others than its owner and group can read it.
@@ -313,116 +324,19 @@ fn usage() -> String {
     Args::from_args(&["framehub"], &["--help"]).err().map_or(String::new(), |early| early.output)
 }
 
-/// The option that somebody may have meant.
-fn meant(complaint: &str) -> String {
-    let Some((_, word)) = complaint.trim().split_once("Unrecognized argument: ") else { return String::new() };
-    let usage = usage();
-    let options = usage.split(['[', ' ', ']']).filter(|word| word.starts_with("--"));
-    file::nearest(word, options)
-}
-
-/// `--option=value` as two words, which argh does not do itself.
-fn spread(args: &[String]) -> Vec<String> {
-    let split = |arg: &String| match arg.split_once('=') {
-        Some((option, value)) if option.starts_with("--") => vec![option.to_owned(), value.to_owned()],
-        _ => vec![arg.clone()],
-    };
-    args.iter().flat_map(split).collect()
-}
-
-fn parse_device(text: &str) -> Result<DeviceArg, String> {
-    match text {
-        "" => Err("give auto, synthetic, or a path such as /dev/video0".into()),
-        "auto" => Ok(DeviceArg::Camera(Choice::Auto)),
-        synthetic if synthetic.split(':').next() == Some("synthetic") => {
-            Synthetic::from_text(synthetic).map(DeviceArg::Synthetic)
+/// Makes two words of `--option=value`, since argh does not.
+fn split_values(args: &[String], usage: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    for arg in args {
+        match arg.split_once('=').filter(|(option, _)| option.starts_with("--")) {
+            None => words.push(arg.clone()),
+            Some((option, value)) if errors::is_switch(option, usage) => {
+                return Err(format!("{option} takes no value, but has {value:?}\nTry framehub --help"));
+            }
+            Some((option, value)) => words.extend([option.to_owned(), value.to_owned()]),
         }
-        name if name.starts_with("name:") => Ok(DeviceArg::Camera(Choice::Name(name[5..].into()))),
-        serial if serial.starts_with("serial:") => Ok(DeviceArg::Camera(Choice::Serial(serial[7..].into()))),
-        path if path.starts_with('/') || path.starts_with('.') => Ok(DeviceArg::Camera(Choice::Path(path.into()))),
-        other => Err(format!(
-            "\"{other}\" is no camera; give auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0"
-        )),
     }
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| format!("\"{text}\" is no mode; give three octal digits, such as 660"))
-}
-
-fn parse_size(text: &str) -> Result<Size, String> {
-    text.parse()
-}
-
-fn parse_still_size(text: &str) -> Result<Option<Size>, String> {
-    if text == "max" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error}, or max")) }
-}
-
-fn parse_rule(text: &str) -> Result<Rule, String> {
-    text.parse()
-}
-
-fn parse_delivery(text: &str) -> Result<http::DeliveryMode, String> {
-    text.parse()
-}
-
-/// `64MiB`, `64M`, `1GiB` or `512KiB`, at least a mebibyte.
-fn parse_memory(text: &str) -> Result<usize, String> {
-    let parse = || {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
-            "K" => 10,
-            "M" => 20,
-            "G" => 30,
-            _ => return None,
-        };
-        digits.parse::<usize>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes >= 1 << 20)
-    };
-    parse().ok_or_else(|| format!("\"{text}\" is no size of memory; give 1MiB or more, such as 64MiB or 1GiB"))
-}
-
-fn parse_patience(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text)?;
-    let is_sane = (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&time);
-    if is_sane { Ok(time) } else { Err(format!("\"{text}\" is no patience; give 0.1 to 60 seconds")) }
-}
-
-fn parse_clients(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|clients| (1..=10_000).contains(clients));
-    number.ok_or_else(|| format!("\"{text}\" is no number of clients; give 1 to 10000"))
-}
-
-fn parse_control(text: &str) -> Result<Wish, String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok(Wish::new(name.trim(), value)),
-        _ => Err(format!("\"{text}\" sets no control; give NAME=VALUE, such as brightness=10")),
-    }
-}
-
-fn parse_control_access(text: &str) -> Result<ControlAccess, String> {
-    let all = [ControlAccess::None, ControlAccess::Read, ControlAccess::Write];
-    let access = all.into_iter().find(|access| access.name() == text);
-    access.ok_or_else(|| format!("\"{text}\" is no access; give none, read or write"))
-}
-
-fn parse_header(text: &str) -> Result<String, String> {
-    match !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && text.trim() == text {
-        true => Ok(text.into()),
-        false => Err(format!("{text:?} cannot be a header; give plain ASCII text, such as MJPG-Streamer/0.2")),
-    }
-}
-
-fn parse_host(text: &str) -> Result<String, String> {
-    let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    match is_name {
-        true => Ok(text.trim_end_matches('.').to_ascii_lowercase()),
-        false => Err(format!("\"{text}\" is no name; give one such as cam.example.org, without a port")),
-    }
-}
-
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
-    text.parse().map_err(|_| format!("\"{text}\" is no level; give error, warn, info, debug or trace"))
+    Ok(words)
 }
 
 #[cfg(test)]
@@ -450,6 +364,29 @@ mod tests {
     }
 
     #[test]
+    fn cameras_are_named_in_several_ways() {
+        let camera = |text: &str| match text.parse() {
+            Ok(DeviceArg::Camera(choice)) => format!("{choice:?}"),
+            Ok(DeviceArg::Synthetic(_)) => "synthetic".into(),
+            Err(why) => why,
+        };
+        for (text, expected) in [
+            ("auto", "Auto"),
+            ("synthetic", "synthetic"),
+            ("synthetic:dht=0", "synthetic"),
+            ("name:C920: the second", "Name(\"C920: the second\")"),
+            ("serial:1F", "Serial(\"1F\")"),
+            ("/dev/video0", "Path(\"/dev/video0\")"),
+            ("./name:x", "Path(\"./name:x\")"),
+        ] {
+            assert_eq!(camera(text), expected, "{text}");
+        }
+        for text in ["", "video0", "synthetics", "auto:", "usb:1", "name:", "serial"] {
+            assert!(camera(text).starts_with("expected auto, synthetic"), "{text}");
+        }
+    }
+
+    #[test]
     fn options_take_their_value_with_and_without_an_equals_sign() {
         for line in ["--size 1280x720 --idle 0 --listen [::1]:0", "--size=1280x720 --idle=0 --listen=[::1]:0"] {
             let config = parse(line).unwrap_or_else(|exit| panic!("{exit:?}"));
@@ -469,43 +406,90 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_a_unit() {
-        for (text, bytes) in [("64MiB", 64 << 20), ("64M", 64 << 20), ("2GB", 2 << 30), ("2048KiB", 2 << 20)] {
-            assert_eq!(parse_memory(text), Ok(bytes), "{text}");
+    fn a_wrong_value_is_named_with_its_option_and_what_was_expected() {
+        let address = "ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080 or [::]:8080, or unix:PATH";
+        let size = "WIDTHxHEIGHT in pixels, from 16x16 to 16384x16384, such as 640x480";
+        let seconds = "a number of seconds, such as 5 or 0.5";
+        let camera = "auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0";
+        let origin = "*, none, or an origin such as http://mainsail.local";
+        for (option, value, expected) in [
+            ("device", "video0", camera),
+            ("device", "", camera),
+            ("listen", "localhost", address),
+            ("listen", "unix:", "a path after unix:, such as unix:/run/framehub/http.sock"),
+            ("socket-mode", "888", "octal permissions from 0 to 777, such as 660"),
+            ("size", "big", size),
+            ("size", "99999x1", size),
+            ("fps", "fast", "a number from 0.1 to 1000"),
+            ("fps", "0", "a number from 0.1 to 1000"),
+            ("idle", "-1", seconds),
+            ("stall-timeout", "0", "a number of seconds from 0.1 to 60"),
+            ("still-size", "huge", &format!("{size}, or max")),
+            ("still-fps", "NaN", "a number from 0.1 to 1000"),
+            ("still-settle", "-3", "auto, or a number of pictures from 0 to 1000"),
+            ("still-deadline", "soon", seconds),
+            ("still-min-interval", "", seconds),
+            ("max-clients", "none", "a number from 1 to 10000"),
+            ("max-clients", "0", "a number from 1 to 10000"),
+            ("max-clients-per-address", "0", "a number from 1 to 10000"),
+            ("control", "brightness", "NAME=VALUE, such as brightness=10"),
+            ("control", "=3", "NAME=VALUE, such as brightness=10"),
+            ("controls", "all", "none, read or write"),
+            ("server-header", "", "plain ASCII text, such as MJPG-Streamer/0.2"),
+            ("server-header", "a\u{1}b", "plain ASCII text, such as MJPG-Streamer/0.2"),
+            ("max-fps", "1e9", "a number from 0.1 to 1000"),
+            ("mode", "latest", "newest, all or lockstep"),
+            ("all-frames-memory", "64", "1MiB or more, such as 64MiB or 1GiB"),
+            ("all-frames-memory", "0G", "1MiB or more, such as 64MiB or 1GiB"),
+            ("all-frames-memory", "1KiB", "1MiB or more, such as 64MiB or 1GiB"),
+            ("all-frames-memory", "99999999999999G", "1MiB or more, such as 64MiB or 1GiB"),
+            ("replay", "soon", seconds),
+            ("lockstep-patience", "0", "a number of seconds from 0.1 to 60"),
+            ("allow-origin", "mainsail.local", origin),
+            ("allow-host", "http://x", "a host name such as cam.example.org, without a port"),
+            ("trusted-proxy", "10.0.0.0/99", "an address, a network such as 10.0.0.0/8, or unix"),
+            ("log-level", "loud", "error, warn, info, debug or trace"),
+        ] {
+            for args in [vec![format!("--{option}={value}")], vec![format!("--{option}"), value.into()]] {
+                let Err(Exit::Wrong(error)) = Config::from_args(&args) else { panic!("{args:?} was taken") };
+                let line = format!("invalid value {value:?} for --{option}: expected {expected}\nTry framehub --help");
+                assert_eq!(error, line);
+            }
         }
     }
 
     #[test]
-    fn wrong_words_name_the_option_and_what_it_takes() {
-        for (line, words) in [
-            ("--size big", ["--size", "640x480"]),
-            ("--fps 0", ["--fps", "frames per second"]),
-            ("--listen localhost", ["--listen", "0.0.0.0:8080"]),
-            ("--still-size huge", ["--still-size", "max"]),
-            ("--still-settle -3", ["--still-settle", "auto"]),
-            ("--max-clients=none", ["--max-clients", "1 to 10000"]),
-            ("--max-clients-per-address 0", ["--max-clients-per-address", "1 to 10000"]),
-            ("--max-fps 0", ["--max-fps", "frames per second"]),
-            ("--mode latest", ["--mode", "lockstep"]),
-            ("--all-frames-memory 64", ["--all-frames-memory", "64MiB"]),
-            ("--all-frames-memory 0G", ["--all-frames-memory", "64MiB"]),
-            ("--all-frames-memory 1KiB", ["--all-frames-memory", "64MiB"]),
-            ("--all-frames-memory 99999999999999G", ["--all-frames-memory", "64MiB"]),
-            ("--replay soon", ["--replay", "seconds"]),
-            ("--lockstep-patience 0", ["--lockstep-patience", "0.1 to 60"]),
-            ("--device video0", ["--device", "/dev/video0"]),
-            ("--idle -1", ["--idle", "seconds"]),
-            ("--log-level loud", ["--log-level", "debug"]),
-            ("--control brightness", ["--control", "brightness=10"]),
-            ("--control =3", ["--control", "brightness=10"]),
-            ("--controls all", ["--controls", "none, read or write"]),
-            ("--server-header=", ["--server-header", "MJPG-Streamer"]),
-            ("--server-header=a\u{1}b", ["--server-header", "MJPG-Streamer"]),
-            ("--bogus", ["--bogus", "--help"]),
-            ("--size", ["--size", "--help"]),
+    fn other_mistakes_are_named_too() {
+        for (line, expected) in [
+            ("--bogus", "unknown option --bogus"),
+            ("--bogus=1", "unknown option --bogus"),
+            ("--listne 127.0.0.1:0", "unknown option --listne, did you mean \"--listen\"?"),
+            ("-x", "unknown option -x"),
+            ("word", "unexpected argument \"word\": framehub takes options only"),
+            ("--size", "missing value for --size: expected --size <wxh>"),
+            ("--size 64x64 --config", "missing value for --config: expected --config <path>"),
+            ("--fps 1 --fps=2", "--fps is given more than once: expected one value"),
+            ("--list=1", "--list takes no value, but has \"1\""),
+            ("--version=", "--version takes no value, but has \"\""),
+            ("--help=all", "--help takes no value, but has \"all\""),
+            ("--config=/nonexistent", "cannot read --config /nonexistent: No such file or directory (os error 2)"),
+            (
+                "--auth-file /nonexistent",
+                "cannot read --auth-file /nonexistent: No such file or directory (os error 2)",
+            ),
         ] {
             let Err(Exit::Wrong(error)) = parse(line) else { panic!("{line} was taken") };
-            assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");
+            assert_eq!(error.trim_end_matches("\nTry framehub --help"), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn help_and_version_come_before_mistakes() {
+        for line in ["--help", "-h", "--help --list", "--bogus -h", "--config /nonexistent --help"] {
+            assert!(matches!(parse(line), Err(Exit::Asked(text)) if text.starts_with("Usage: framehub")), "{line}");
+        }
+        assert!(
+            matches!(parse("-V"), Err(Exit::Asked(text)) if text == concat!("framehub ", env!("CARGO_PKG_VERSION")))
+        );
     }
 }

@@ -37,7 +37,7 @@ use self::route::{Effect, Query, Route};
 use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
 use self::server::limits::{Full, Limits, Permit};
-pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, clickable};
+pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, lan_addresses};
 use crate::camera::controls::Panel;
 use crate::camera::session::{Phase, Session};
 use crate::camera::still::Stills;
@@ -103,16 +103,6 @@ impl App {
         let places = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
         let clips = ClipMemory::new(parts.ring.limit());
         Arc::new(Self { parts, places, clips, settings, gate, started_at: Instant::now() })
-    }
-
-    /// The camera's session.
-    pub fn session(&self) -> &Session {
-        &self.parts.session
-    }
-
-    /// Whether the capture thread goes round its loop.
-    pub fn is_alive(&self) -> bool {
-        self.parts.session.is_alive(self.parts.stills.settings().deadline)
     }
 
     /// How many viewers there are now.

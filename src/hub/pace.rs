@@ -11,7 +11,7 @@ const JITTER_TOLERANCE: Duration = Duration::from_millis(8);
 /// In words, when it is no such number.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|fps| (0.1..=1000.0).contains(fps));
-    number.ok_or_else(|| format!("\"{text}\" is no rate; give frames per second from 0.1 to 1000"))
+    number.ok_or_else(|| "invalid rate: expected a number from 0.1 to 1000".into())
 }
 
 /// Reads a time in seconds, with or without its `s`.
@@ -21,7 +21,8 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text).parse().ok();
     let seconds = number.filter(|seconds| (0.0..=1e9).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("\"{text}\" is no time; give seconds, such as 5 or 0.5"))
+    let time = seconds.map(Duration::from_secs_f64);
+    time.ok_or_else(|| "invalid time: expected a number of seconds, such as 5 or 0.5".into())
 }
 
 /// Lets through at most so many frames a second, as evenly as whole frames allow.

@@ -2,7 +2,6 @@
 //! uses. One of two files with unsafe code.
 #![allow(unsafe_code)]
 
-use std::env;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -46,6 +45,15 @@ pub fn poll_all(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result
     let mut set: Vec<_> = fds.iter().map(pollfd).collect();
     poll_set(&mut set, timeout)?;
     Ok(set.into_iter().map(event).collect())
+}
+
+/// Waits until a write would be taken, or fail, at once; `false` if the time is over or `stop` can be read.
+pub fn is_writable(fd: BorrowedFd<'_>, timeout: Duration, stop: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+    let pollfd = |fd, events| libc::pollfd { fd, events, revents: 0 };
+    // poll(2) passes over a negative descriptor.
+    let mut set = [pollfd(fd.as_raw_fd(), libc::POLLOUT), pollfd(stop.map_or(-1, |fd| fd.as_raw_fd()), libc::POLLIN)];
+    poll_set(&mut set, Some(timeout))?;
+    Ok(set[0].revents != 0)
 }
 
 fn poll_set(set: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
@@ -106,27 +114,19 @@ fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     }
 }
 
-/// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` has it.
-/// They are given out once.
-pub fn passed_descriptors() -> Vec<(OwnedFd, String)> {
-    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
-    const FIRST: RawFd = 3;
-    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
-    let is_ours = number("LISTEN_PID") == Some(std::process::id());
-    if !is_ours || IS_TAKEN.swap(true, Ordering::SeqCst) {
-        return Vec::new();
+/// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` says. They
+/// are returned once. To be called before this process opens any: a wrong LISTEN_FDS would count it among them.
+///
+/// # Errors
+/// When LISTEN_FDS and LISTEN_FDNAMES do not say what was passed.
+pub fn passed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+    if ARE_TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
     }
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
-    let passed = FIRST..FIRST + number("LISTEN_FDS").unwrap_or(0).min(1000) as RawFd;
-    let own = |fd| {
-        let name = names.next().unwrap_or_default().to_owned();
-        // SAFETY: fcntl takes any number; it refuses one that is not open.
-        let is_open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-        // SAFETY: open, passed to us by the environment's word, and given out only this once.
-        is_open.then(|| (unsafe { OwnedFd::from_raw_fd(fd) }, name))
-    };
-    passed.filter_map(own).collect()
+    // SAFETY: open, as sd_notify has made sure, ours by the environment's word, and returned only this once.
+    let own = |(fd, name)| (unsafe { OwnedFd::from_raw_fd(fd) }, name);
+    Ok(sd_notify::listen_fds_with_names()?.map(own).collect())
 }
 
 /// Closes a descriptor whose owner was given up with `mem::forget`, so that nobody else will close or use it.
@@ -161,7 +161,7 @@ pub fn process() -> Process {
 
 /// Goes on in a child process without a terminal, its output thrown away, and ends this one. Only for a process that
 /// has no other thread yet.
-pub fn leave_terminal() -> io::Result<()> {
+pub fn daemonize() -> io::Result<()> {
     // SAFETY: takes and gives no memory; the caller has no other thread whose locks the child would inherit.
     match unsafe { libc::daemon(1, 0) } {
         0 => Ok(()),
@@ -182,7 +182,7 @@ pub fn return_memory() {
 ///
 /// Left alone it moves the size from which blocks are mapped upwards with each freed frame, until none is ever
 /// returned, and opens an arena for each of a thousand threads. musl does neither.
-pub fn tame_allocator() {
+pub fn configure_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters; called once, before other threads exist.
     unsafe {

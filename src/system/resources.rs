@@ -1,5 +1,5 @@
-//! Whether the system gives the threads and descriptors that the allowed clients may need: raised where we may,
-//! told at the start where not.
+//! The system's limits on threads and descriptors: raised at the start to what clients may need, with a warning where
+//! that is not allowed.
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +13,8 @@ const OWN_DESCRIPTORS: u64 = 32;
 /// Threads that are not clients': main, capture, service, and one to spare.
 const OWN_THREADS: u64 = 4;
 
-/// Prepares for so many connections, each with a thread and a descriptor.
-pub fn provide(connections: usize) {
+/// Raises the limits for this number of connections, each with a thread and a descriptor, and warns where that fails.
+pub fn raise_limits(connections: usize) {
     let descriptors = connections as u64 + OWN_DESCRIPTORS;
     match os::raise_descriptor_limit(descriptors) {
         Ok(limit) if limit < descriptors => warn!(

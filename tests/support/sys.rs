@@ -72,6 +72,20 @@ fn set_soft_limit(pid: u32, resource: libc::__rlimit_resource_t, soft: Option<u6
     limit.rlim_cur as u64
 }
 
+/// How many bytes a pipe holds before a write waits.
+pub fn set_pipe_size(pipe: &impl AsRawFd, bytes: i32) {
+    // SAFETY: fcntl takes a number here.
+    let size = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+    assert!(size >= bytes, "the pipe's size can be set: {}", io::Error::last_os_error());
+}
+
+/// Whether reads and writes by everybody who shares this descriptor fail rather than wait.
+pub fn is_nonblocking(fd: &impl AsRawFd) -> bool {
+    // SAFETY: fcntl takes no third argument here.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    flags & libc::O_NONBLOCK != 0
+}
+
 /// Waits until some of `sockets` can be read (or have ended) and returns which.
 pub fn wait_readable(sockets: &[impl AsRawFd], timeout: Duration) -> Vec<usize> {
     let mut polled: Vec<libc::pollfd> = sockets

@@ -375,7 +375,7 @@ mod tests {
             ("synthetic:size=640x480", "unknown key \"size\" for synthetic: expected bytes, dht, first_ms, sizes"),
             ("synthetic:warmup", "invalid value \"\" for synthetic:warmup: expected a number"),
             ("synthetic:dht=2", "invalid value \"2\" for synthetic:dht: expected a number from 0 to 1"),
-            ("synthetic:sizes=640", "\"640\" is not a size"),
+            ("synthetic:sizes=640", "expected WIDTHxHEIGHT"),
             ("synthetic:sizes=9000x9000", "invalid size 9000x9000 for synthetic:sizes: expected 16x16 to 3840x2160"),
             ("synthetic:unplug_file=", "missing value for synthetic:unplug_file: expected a path"),
             ("synthetic:stall_file", "missing value for synthetic:stall_file: expected a path"),

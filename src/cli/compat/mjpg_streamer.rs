@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::Means::{Anyway, Control, Fixed, Help, Keep, Not, Ours, Set, Version};
-use super::Takes::{Nothing, Value};
-use super::{Draft, Flag, flag, fps, max_fps, white_balance};
+use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Secret, Set, Unsupported, Version};
+use super::builder::Takes::{Nothing, Value};
+use super::builder::{Builder, Flag, flag, fps, max_fps, white_balance};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
-    flag(&["input", "i"], Value, Set(|draft, value| keep(&mut draft.inputs, value))),
-    flag(&["output", "o"], Value, Set(|draft, value| keep(&mut draft.outputs, value))),
+    flag(&["input", "i"], Value, Set(|builder, value| keep(&mut builder.inputs, value))),
+    flag(&["output", "o"], Value, Set(|builder, value| keep(&mut builder.outputs, value))),
     flag(&["background", "b"], Nothing, Set(in_background)),
     flag(&["version", "v"], Nothing, Version),
     flag(&["help", "h"], Nothing, Help),
@@ -30,48 +30,48 @@ const INPUT_UVC: &[Flag] = &[
     flag(&["gain"], Value, Control("gain", Some("gain_automatic"))),
     flag(&["wb"], Value, Set(white_balance)),
     flag(&["rot"], Value, Control("rotate", None)),
-    flag(&["hf"], Value, Set(|draft, value| flip(draft, "horizontal_flip", value))),
-    flag(&["vf"], Value, Set(|draft, value| flip(draft, "vertical_flip", value))),
+    flag(&["hf"], Value, Set(|builder, value| flip(builder, "horizontal_flip", value))),
+    flag(&["vf"], Value, Set(|builder, value| flip(builder, "vertical_flip", value))),
     flag(&["pl"], Value, Set(power_line)),
-    flag(&["ex"], Value, Not("set auto_exposure and exposure_time_absolute with --control")),
-    flag(&["cagc"], Value, Not("set chroma_gain with --control")),
-    flag(&["cb"], Value, Not("set color_killer with --control")),
-    flag(&["no_dynctrl", "n"], Nothing, Anyway),
-    flag(&["minimum_size", "m"], Value, Anyway),
-    flag(&["timestamp"], Nothing, Anyway),
-    flag(&["timeout"], Value, Anyway),
-    flag(&["led", "l"], Value, Not("set led1_mode with --control")),
-    flag(&["every_frame", "e"], Value, Not("say how many a second with -f")),
-    flag(&["yuv", "y"], Nothing, Not("cameras that send Motion-JPEG only")),
-    flag(&["uyvy", "u"], Nothing, Not("cameras that send Motion-JPEG only")),
-    flag(&["fourcc"], Value, Not("cameras that send Motion-JPEG only")),
-    flag(&["quality", "q"], Value, Not(ENCODED)),
-    flag(&["tvnorm", "t"], Value, Not("for capture cards")),
-    flag(&["dv_timings"], Nothing, Not("for capture cards")),
+    flag(&["ex"], Value, Unsupported("set auto_exposure and exposure_time_absolute with --control")),
+    flag(&["cagc"], Value, Unsupported("set chroma_gain with --control")),
+    flag(&["cb"], Value, Unsupported("set color_killer with --control")),
+    flag(&["no_dynctrl", "n"], Nothing, Ignored),
+    flag(&["minimum_size", "m"], Value, Ignored),
+    flag(&["timestamp"], Nothing, Ignored),
+    flag(&["timeout"], Value, Ignored),
+    flag(&["led", "l"], Value, Unsupported("set led1_mode with --control")),
+    flag(&["every_frame", "e"], Value, Unsupported("say how many a second with -f")),
+    flag(&["yuv", "y"], Nothing, Unsupported("cameras that send Motion-JPEG only")),
+    flag(&["uyvy", "u"], Nothing, Unsupported("cameras that send Motion-JPEG only")),
+    flag(&["fourcc"], Value, Unsupported("cameras that send Motion-JPEG only")),
+    flag(&["quality", "q"], Value, Unsupported(ENCODED)),
+    flag(&["tvnorm", "t"], Value, Unsupported("for capture cards")),
+    flag(&["dv_timings"], Nothing, Unsupported("for capture cards")),
     flag(&["help", "h"], Nothing, Help),
 ];
 
 const OUTPUT_HTTP: &[Flag] = &[
-    flag(&["port", "p"], Value, Keep(|draft| &mut draft.port)),
-    flag(&["listen", "l"], Value, Keep(|draft| &mut draft.host)),
-    flag(&["credentials", "c"], Value, Set(credentials)),
+    flag(&["port", "p"], Value, Keep(|builder| &mut builder.port)),
+    flag(&["listen", "l"], Value, Keep(|builder| &mut builder.host)),
+    flag(&["credentials", "c"], Value, Secret(credentials)),
     flag(&["nocommands", "n"], Nothing, Fixed("controls", "none")),
-    flag(&["www", "w"], Value, Not("framehub has a page of its own at /")),
-    flag(&["ratelimit", "r"], Value, Not("clients say how many they want, with ?fps=")),
+    flag(&["www", "w"], Value, Unsupported("framehub has a page of its own at /")),
+    flag(&["ratelimit", "r"], Value, Unsupported("clients say how many they want, with ?fps=")),
     flag(&["help", "h"], Nothing, Help),
 ];
 
 /// The program's options, then those of the first plugin of each kind.
-pub fn read(args: &[String]) -> Result<Draft, Exit> {
-    let mut draft = Draft::default();
-    draft.take("mjpg_streamer", FLAGS, args)?;
-    let (inputs, outputs) = (std::mem::take(&mut draft.inputs), std::mem::take(&mut draft.outputs));
-    plugin(&mut draft, &inputs, "input_uvc", INPUT_UVC, "one camera a process")?;
-    plugin(&mut draft, &outputs, "output_http", OUTPUT_HTTP, "framehub serves HTTP; wget makes files of /snapshot")?;
-    Ok(draft)
+pub fn read(args: &[String]) -> Result<Builder, Exit> {
+    let mut builder = Builder::default();
+    builder.read("mjpg_streamer", FLAGS, args)?;
+    let (inputs, outputs) = (std::mem::take(&mut builder.inputs), std::mem::take(&mut builder.outputs));
+    plugin(&mut builder, &inputs, "input_uvc", INPUT_UVC, "one camera a process")?;
+    plugin(&mut builder, &outputs, "output_http", OUTPUT_HTTP, "framehub serves HTTP; wget makes files of /snapshot")?;
+    Ok(builder)
 }
 
-fn plugin(draft: &mut Draft, given: &[String], known: &str, flags: &[Flag], why_no_more: &str) -> Result<(), Exit> {
+fn plugin(builder: &mut Builder, given: &[String], known: &str, flags: &[Flag], why_no_more: &str) -> Result<(), Exit> {
     let name = |plugin: &String| {
         let file = plugin.split_whitespace().next().map(Path::new).and_then(Path::file_stem);
         file.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -79,7 +79,7 @@ fn plugin(draft: &mut Draft, given: &[String], known: &str, flags: &[Flag], why_
     let ours = given.iter().position(|plugin| name(plugin) == known);
     for (at, plugin) in given.iter().enumerate() {
         if Some(at) != ours {
-            draft.cannot(&name(plugin), why_no_more);
+            builder.cannot(&name(plugin), why_no_more);
         }
     }
     let Some(ours) = ours else {
@@ -90,7 +90,7 @@ fn plugin(draft: &mut Draft, given: &[String], known: &str, flags: &[Flag], why_
     };
     // Its options are spelled with one dash or two, however long they are.
     let words: Vec<String> = given[ours].split_whitespace().skip(1).map(String::from).collect();
-    draft.take("mjpg_streamer", flags, &words)
+    builder.read("mjpg_streamer", flags, &words)
 }
 
 fn keep(list: &mut Vec<String>, value: &str) -> Result<(), String> {
@@ -98,13 +98,13 @@ fn keep(list: &mut Vec<String>, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn in_background(draft: &mut Draft, _: &str) -> Result<(), String> {
-    draft.in_background = true;
+fn in_background(builder: &mut Builder, _: &str) -> Result<(), String> {
+    builder.in_background = true;
     Ok(())
 }
 
 /// A size, or one of the names that mjpg-streamer has for some.
-fn resolution(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn resolution(builder: &mut Builder, value: &str) -> Result<(), String> {
     let size = match value.to_ascii_uppercase().as_str() {
         "QQVGA" => "160x120",
         "QCIF" => "176x144",
@@ -121,32 +121,33 @@ fn resolution(draft: &mut Draft, value: &str) -> Result<(), String> {
         "FHD" => "1920x1080",
         _ => value,
     };
-    draft.set("size", size);
+    builder.set("size", size);
     Ok(())
 }
 
-fn flip(draft: &mut Draft, control: &str, value: &str) -> Result<(), String> {
-    draft.set("control", format!("{control}={}", u8::from(matches!(value, "1" | "true" | "on" | "yes"))));
+fn flip(builder: &mut Builder, control: &str, value: &str) -> Result<(), String> {
+    builder.set("control", format!("{control}={}", u8::from(matches!(value, "1" | "true" | "on" | "yes"))));
     Ok(())
 }
 
-fn power_line(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn power_line(builder: &mut Builder, value: &str) -> Result<(), String> {
     let known = ["disabled", "50hz", "60hz", "auto"];
     let index =
         known.iter().position(|name| *name == value).ok_or_else(|| format!("\"{value}\" is none of {known:?}"))?;
-    draft.set("control", format!("power_line_frequency={index}"));
+    builder.set("control", format!("power_line_frequency={index}"));
     Ok(())
 }
 
-fn credentials(draft: &mut Draft, value: &str) -> Result<(), String> {
-    let (user, password) = value.split_once(':').ok_or("give user:password")?;
-    (draft.user, draft.password) = (Some(user.into()), Some(password.into()));
+fn credentials(builder: &mut Builder, value: &str) -> Result<(), String> {
+    let (user, password) = value.split_once(':').ok_or("expected user:password")?;
+    (builder.user, builder.password) = (Some(user.into()), Some(password.into()));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{refusal, understood};
+    use super::super::builder::tests::{refusal, understood};
+    use super::*;
 
     #[test]
     fn every_flag_of_both_plugins() {
@@ -176,12 +177,12 @@ mod tests {
                 "--listen=0.0.0.0:8080 --control=rotate=180 --control=white_balance_automatic=1 --control=contrast=1 --control=saturation=2 --control=sharpness=3 --control=backlight_compensation=0",
             ),
         ] {
-            let translation = understood("mjpg_streamer", &["-i", input, "-o", output]);
+            let translation = understood(read, &["-i", input, "-o", output]);
             assert_eq!(translation.args.join(" "), expected, "{input} {output}");
             assert!(!translation.is_partial && translation.credentials.is_empty());
         }
-        assert!(understood("mjpg_streamer", &["-b", "-i", "input_uvc.so"]).in_background);
-        assert_eq!(understood("mjpg_streamer", &[]).args, ["--listen=0.0.0.0:8080"]);
+        assert!(understood(read, &["-b", "-i", "input_uvc.so"]).in_background);
+        assert_eq!(understood(read, &[]).args, ["--listen=0.0.0.0:8080"]);
     }
 
     #[test]
@@ -194,7 +195,7 @@ mod tests {
             "-o",
             "output_file.so -f x",
         ];
-        let translation = understood("mjpg_streamer", &line);
+        let translation = understood(read, &line);
         assert_eq!(translation.credentials.len(), 1);
         assert!(translation.is_partial && !translation.summary.contains("S3cret"), "{}", translation.summary);
         for words in
@@ -206,9 +207,9 @@ mod tests {
             (&["-i", "input_raspicam.so -x 640"][..], "input_raspicam"),
             (&["-i", "input_uvc.so -pl 55hz"], "--pl"),
             (&["-o", "output_http.so -c S3cret"], "user:password"),
-            (&["-i", "input_uvc.so -bogus"], "no option"),
+            (&["-i", "input_uvc.so -bogus"], "unknown option -"),
         ] {
-            let refusal = refusal("mjpg_streamer", line);
+            let refusal = refusal(read, line);
             assert!(refusal.contains(words) && !refusal.contains("S3cret"), "{refusal}");
         }
     }

@@ -4,113 +4,113 @@ use std::fs;
 
 use serde_json::{Map, Value as Json};
 
-use super::Means::{Anyway, Help, Keep, Ours, Set};
-use super::Takes::{Nothing, Value};
-use super::{Draft, Flag, flag, max_fps};
+use super::builder::Means::{Help, Ignored, Keep, Ours, Set};
+use super::builder::Takes::{Nothing, Value};
+use super::builder::{Builder, Flag, flag, max_fps};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
-    flag(&["port", "p"], Value, Keep(|draft| &mut draft.port)),
+    flag(&["port", "p"], Value, Keep(|builder| &mut builder.port)),
     flag(&["camera", "c"], Value, Ours("device")),
-    flag(&["width", "w"], Value, Set(|draft, value| side(&mut draft.live[0], value))),
-    flag(&["height", "t"], Value, Set(|draft, value| side(&mut draft.live[1], value))),
+    flag(&["width", "w"], Value, Set(|builder, value| side(&mut builder.live[0], value))),
+    flag(&["height", "t"], Value, Set(|builder, value| side(&mut builder.live[1], value))),
     flag(&["loglevel", "v"], Value, Set(log_level)),
-    flag(&["daemon", "d"], Nothing, Set(|draft, _| daemonize(draft, "true"))),
-    flag(&["cfg", "j"], Value, Keep(|draft| &mut draft.file)),
+    flag(&["daemon", "d"], Nothing, Set(|builder, _| daemonize(builder, "true"))),
+    flag(&["cfg", "j"], Value, Keep(|builder| &mut builder.file)),
     // MJPGServer has none: it always takes all addresses.
-    flag(&["listen"], Value, Keep(|draft| &mut draft.host)),
+    flag(&["listen"], Value, Keep(|builder| &mut builder.host)),
     flag(&["help", "h"], Nothing, Help),
 ];
 
 /// The keys of the file.
 const KEYS: &[Flag] = &[
-    flag(&["port"], Value, Keep(|draft| &mut draft.port)),
+    flag(&["port"], Value, Keep(|builder| &mut builder.port)),
     flag(&["device"], Value, Ours("device")),
     flag(&["daemonize"], Value, Set(daemonize)),
     flag(&["logLevel"], Value, Set(log_level)),
-    flag(&["lowResWidth"], Value, Set(|draft, value| side(&mut draft.live[0], value))),
-    flag(&["lowResHeight"], Value, Set(|draft, value| side(&mut draft.live[1], value))),
-    flag(&["highResWidth"], Value, Set(|draft, value| side(&mut draft.still[0], value))),
-    flag(&["highResHeight"], Value, Set(|draft, value| side(&mut draft.still[1], value))),
+    flag(&["lowResWidth"], Value, Set(|builder, value| side(&mut builder.live[0], value))),
+    flag(&["lowResHeight"], Value, Set(|builder, value| side(&mut builder.live[1], value))),
+    flag(&["highResWidth"], Value, Set(|builder, value| side(&mut builder.still[0], value))),
+    flag(&["highResHeight"], Value, Set(|builder, value| side(&mut builder.still[1], value))),
     flag(&["maxFPS"], Value, Set(max_fps)),
     flag(&["stabPicCount"], Value, Set(stab_pic_count)),
     flag(&["closeDeviceTimeoutSec"], Value, Ours("idle")),
-    flag(&["securityToken"], Value, Keep(|draft| &mut draft.token)),
+    flag(&["securityToken"], Value, Keep(|builder| &mut builder.token)),
     // An unplugged camera is always looked for.
-    flag(&["monitorDev"], Value, Anyway),
+    flag(&["monitorDev"], Value, Ignored),
 ];
 
 /// Command line and file.
-pub fn read(args: &[String]) -> Result<Draft, Exit> {
-    let mut draft = Draft::default();
-    draft.take("mjpgsrv", FLAGS, args)?;
-    if let Some(path) = draft.file.take() {
+pub fn read(args: &[String]) -> Result<Builder, Exit> {
+    let mut builder = Builder::default();
+    builder.read("mjpgsrv", FLAGS, args)?;
+    if let Some(path) = builder.file.take() {
         let wrong = |why: String| Exit::Wrong(format!("as mjpgsrv: {path}: {why}"));
         let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
         let keys = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        file(&mut draft, &keys).map_err(wrong)?;
+        file(&mut builder, &keys).map_err(wrong)?;
     }
     // One side alone goes with the other's default.
-    if draft.live.iter().any(Option::is_some) {
-        draft.live = [draft.live[0].or(Some(640)), draft.live[1].or(Some(480))];
+    if builder.live.iter().any(Option::is_some) {
+        builder.live = [builder.live[0].or(Some(640)), builder.live[1].or(Some(480))];
     }
-    Ok(draft)
+    Ok(builder)
 }
 
-fn file(draft: &mut Draft, keys: &Map<String, Json>) -> Result<(), String> {
+fn file(builder: &mut Builder, keys: &Map<String, Json>) -> Result<(), String> {
     for (key, value) in keys {
         let Some(known) = KEYS.iter().find(|known| known.names.contains(&key.as_str())) else {
-            draft.cannot(key, "MJPGServer has no such key");
+            builder.cannot(key, "MJPGServer has no such key");
             continue;
         };
         let value = match value {
             Json::String(text) => text.clone(),
             Json::Number(_) | Json::Bool(_) => value.to_string(),
-            _ => return Err(format!("{key} is a number, a text, true or false")),
+            _ => return Err(format!("invalid value for {key}: expected a number, a string, true or false")),
         };
-        draft.apply(known, key, &value)?;
+        builder.apply(known, key, &value)?;
     }
     Ok(())
 }
 
 fn side(side: &mut Option<u32>, value: &str) -> Result<(), String> {
-    *side = Some(value.parse().map_err(|_| format!("\"{value}\" is no number of pixels"))?);
+    *side = Some(value.parse().map_err(|_| "expected a number of pixels")?);
     Ok(())
 }
 
-fn log_level(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn log_level(builder: &mut Builder, value: &str) -> Result<(), String> {
     let level = match value {
         "-1" => "debug",
         "0" => "info",
         "1" => "warn",
         "2" | "3" => "error",
-        _ => return Err(format!("\"{value}\" is no level from -1 to 3")),
+        _ => return Err("expected a level from -1 to 3".into()),
     };
-    draft.set("log-level", level);
+    builder.set("log-level", level);
     Ok(())
 }
 
-fn daemonize(draft: &mut Draft, value: &str) -> Result<(), String> {
-    draft.in_background = value == "true";
+fn daemonize(builder: &mut Builder, value: &str) -> Result<(), String> {
+    builder.in_background = value == "true";
     Ok(())
 }
 
 /// Pictures to leave out after the camera was switched. MJPGServer takes the first if nothing is said; framehub looks
 /// which one is right.
-fn stab_pic_count(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn stab_pic_count(builder: &mut Builder, value: &str) -> Result<(), String> {
     match value.parse::<u32>() {
         Ok(0) => Ok(()),
         Ok(_) => {
-            draft.set("still-settle", value);
+            builder.set("still-settle", value);
             Ok(())
         }
-        Err(_) => Err(format!("\"{value}\" is no number of pictures")),
+        Err(_) => Err("expected a number of pictures".into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, refusal, understood};
+    use super::super::builder::tests::{options, refusal, understood};
     use super::*;
 
     /// A file with this content, gone when dropped.
@@ -120,8 +120,8 @@ mod tests {
         file
     }
 
-    fn from_file(content: &str) -> super::super::Translation {
-        understood("mjpgsrv", &["-j", file(content).path().to_str().unwrap()])
+    fn from_file(content: &str) -> super::super::builder::Translation {
+        understood(read, &["-j", file(content).path().to_str().unwrap()])
     }
 
     #[test]
@@ -135,12 +135,12 @@ mod tests {
             (&["--loglevel", "3"], "--log-level=error"),
             (&["--listen", "127.0.0.1"], ""),
         ] {
-            assert_eq!(options("mjpgsrv", args), expected, "{args:?}");
+            assert_eq!(options(read, args), expected, "{args:?}");
         }
-        assert_eq!(understood("mjpgsrv", &[]).args, ["--listen=0.0.0.0:8080"]);
-        assert_eq!(understood("mjpgsrv", &["-p", "9000"]).args, ["--listen=0.0.0.0:9000"]);
-        assert_eq!(understood("mjpgsrv", &["--listen", "127.0.0.1"]).args, ["--listen=127.0.0.1:8080"]);
-        assert!(understood("mjpgsrv", &["-d"]).in_background && !understood("mjpgsrv", &[]).in_background);
+        assert_eq!(understood(read, &[]).args, ["--listen=0.0.0.0:8080"]);
+        assert_eq!(understood(read, &["-p", "9000"]).args, ["--listen=0.0.0.0:9000"]);
+        assert_eq!(understood(read, &["--listen", "127.0.0.1"]).args, ["--listen=127.0.0.1:8080"]);
+        assert!(understood(read, &["-d"]).in_background && !understood(read, &[]).in_background);
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn the_file_comes_last_and_its_faults_are_named() {
         let port = file(r#"{"port": 9000, "colour": "red", "highResWidth": 1920}"#);
-        let translation = understood("mjpgsrv", &["-p", "8000", "--cfg", port.path().to_str().unwrap()]);
+        let translation = understood(read, &["-p", "8000", "--cfg", port.path().to_str().unwrap()]);
         assert_eq!(translation.args, ["--listen=0.0.0.0:9000"]);
         assert!(translation.is_partial);
         for words in ["colour (MJPGServer has no such key)", "half a size of stills"] {
@@ -199,16 +199,16 @@ mod tests {
         for (content, words) in [
             ("{\"port\": 1,\n \"device\"}", "line 2"),
             ("[]", "expected a map"),
-            ("{\"port\": null}", "port is a number"),
+            ("{\"port\": null}", "for port: expected a number"),
             ("{\"lowResWidth\": \"wide\"}", "lowResWidth"),
             ("{\"logLevel\": 7}", "logLevel"),
             ("{\"stabPicCount\": -2}", "stabPicCount"),
         ] {
             let broken = file(content);
             let path = broken.path().to_str().unwrap();
-            let refusal = refusal("mjpgsrv", &["-j", path]);
+            let refusal = refusal(read, &["-j", path]);
             assert!(refusal.contains(words) && refusal.contains(path), "{refusal}");
         }
-        assert!(refusal("mjpgsrv", &["-j", "/nonexistent.json"]).contains("/nonexistent.json"));
+        assert!(refusal(read, &["-j", "/nonexistent.json"]).contains("/nonexistent.json"));
     }
 }

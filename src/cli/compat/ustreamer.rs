@@ -1,20 +1,21 @@
 //! uStreamer's options, as of 6.62: those that crowsnest and the guides pass, and all the others by name.
 
-use super::Means::{Anyway, Control, Fixed, Help, Keep, Not, Ours, Set, Version};
-use super::Takes::{Nothing, Value};
-use super::{Draft, Flag, flag, fps, white_balance};
+use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Set, Unsupported, Version};
+use super::builder::Takes::{Nothing, Value};
+use super::builder::{Builder, Flag, flag, fps, white_balance};
 use crate::cli::Exit;
 
 const ANALOG: &str = "for capture cards";
 const SINK: &str = "there is no shared memory; /stream serves other programs";
 const GPIO: &str = "there are no GPIO pins";
-const H264: &str = "there is no H.264; go2rtc or ffmpeg make it of /stream";
+const H264: &str = "there is no H.264; go2rtc or ffmpeg make it from /stream";
 
 /// Listens for this machine alone, unless told otherwise.
-pub fn read(args: &[String]) -> Result<Draft, Exit> {
-    let mut draft = Draft { host: Some("127.0.0.1".into()), ..Draft::default() };
-    draft.take("ustreamer", FLAGS, args)?;
-    Ok(draft)
+pub fn read(args: &[String]) -> Result<Builder, Exit> {
+    let mut builder = Builder::default();
+    builder.host = Some("127.0.0.1".into());
+    builder.read("ustreamer", FLAGS, args)?;
+    Ok(builder)
 }
 
 const FLAGS: &[Flag] = &[
@@ -23,18 +24,18 @@ const FLAGS: &[Flag] = &[
     flag(&["desired-fps", "f"], Value, Set(fps)),
     flag(&["format", "m"], Value, Set(format)),
     flag(&["encoder", "c"], Value, Set(encoder)),
-    flag(&["host", "s"], Value, Keep(|draft| &mut draft.host)),
-    flag(&["port", "p"], Value, Keep(|draft| &mut draft.port)),
-    flag(&["unix", "U"], Value, Keep(|draft| &mut draft.unix)),
-    flag(&["unix-rm", "D"], Nothing, Anyway),
+    flag(&["host", "s"], Value, Keep(|builder| &mut builder.host)),
+    flag(&["port", "p"], Value, Keep(|builder| &mut builder.port)),
+    flag(&["unix", "U"], Value, Keep(|builder| &mut builder.unix)),
+    flag(&["unix-rm", "D"], Nothing, Ignored),
     flag(&["unix-mode", "M"], Value, Ours("socket-mode")),
-    flag(&["systemd", "S"], Nothing, Anyway),
-    flag(&["user"], Value, Keep(|draft| &mut draft.user)),
-    flag(&["passwd"], Value, Keep(|draft| &mut draft.password)),
+    flag(&["systemd", "S"], Nothing, Ignored),
+    flag(&["user"], Value, Keep(|builder| &mut builder.user)),
+    flag(&["passwd"], Value, Keep(|builder| &mut builder.password)),
     flag(&["allow-origin"], Value, Set(allow_origin)),
-    flag(&["static"], Value, Not("framehub has a page of its own at /")),
+    flag(&["static"], Value, Unsupported("framehub has a page of its own at /")),
     flag(&["log-level"], Value, Set(log_level)),
-    flag(&["perf"], Nothing, Anyway),
+    flag(&["perf"], Nothing, Ignored),
     flag(&["verbose"], Nothing, Fixed("log-level", "debug")),
     flag(&["debug"], Nothing, Fixed("log-level", "trace")),
     flag(&["brightness"], Value, Control("brightness", Some("brightness_automatic"))),
@@ -50,101 +51,105 @@ const FLAGS: &[Flag] = &[
     flag(&["rotate"], Value, Control("rotate", None)),
     flag(&["flip-vertical"], Value, Control("vertical_flip", None)),
     flag(&["flip-horizontal"], Value, Control("horizontal_flip", None)),
-    flag(&["image-default"], Nothing, Not("the values that the controls have are kept; POST /controls?reset=1")),
+    flag(
+        &["image-default"],
+        Nothing,
+        Unsupported("the values that the controls have are kept; POST /controls?reset=1"),
+    ),
     // The camera is let go when nobody looks, which is more than slowing down.
-    flag(&["slowdown", "l"], Nothing, Anyway),
-    flag(&["device-timeout"], Value, Anyway),
-    flag(&["device-error-delay"], Value, Anyway),
-    flag(&["persistent", "n"], Nothing, Anyway),
-    flag(&["min-frame-size", "z"], Value, Anyway),
-    flag(&["buffers", "b"], Value, Anyway),
-    flag(&["workers", "w"], Value, Anyway),
-    flag(&["io-method", "I"], Value, Anyway),
-    flag(&["tcp-nodelay"], Nothing, Anyway),
-    flag(&["server-timeout"], Value, Anyway),
-    flag(&["glitched-resolutions", "g"], Value, Anyway),
-    flag(&["blank", "k"], Value, Anyway),
-    flag(&["last-as-blank", "K"], Value, Anyway),
-    flag(&["force-log-colors"], Nothing, Anyway),
-    flag(&["no-log-colors"], Nothing, Anyway),
-    flag(&["quality", "q"], Value, Not("the camera's pictures go out as they are")),
-    flag(&["drop-same-frames", "e"], Value, Not("every picture of the camera is sent")),
-    flag(&["fake-resolution", "R"], Value, Not("/state says what is true")),
-    flag(&["instance-id"], Value, Not("/state has no such field")),
-    flag(&["exit-on-no-clients"], Value, Not("the camera is let go instead, see --idle")),
-    flag(&["exit-on-parent-death"], Nothing, Not("the service manager ends it")),
-    flag(&["process-name-prefix"], Value, Not("its name stays")),
-    flag(&["notify-parent"], Nothing, Not("systemd is told instead, with Type=notify")),
-    flag(&["features"], Nothing, Not("/state says what there is")),
-    flag(&["input", "i"], Value, Not(ANALOG)),
-    flag(&["tv-standard", "a"], Value, Not(ANALOG)),
-    flag(&["dv-timings", "t"], Nothing, Not(ANALOG)),
-    flag(&["format-swap-rgb"], Value, Not("nothing is encoded here")),
-    flag(&["m2m-device"], Value, Not("nothing is encoded here")),
-    flag(&["jpeg-sink", "sink"], Value, Not(SINK)),
-    flag(&["jpeg-sink-mode", "sink-mode"], Value, Not(SINK)),
-    flag(&["jpeg-sink-rm", "sink-rm"], Nothing, Not(SINK)),
-    flag(&["jpeg-sink-client-ttl", "sink-client-ttl"], Value, Not(SINK)),
-    flag(&["jpeg-sink-timeout", "sink-timeout"], Value, Not(SINK)),
-    flag(&["raw-sink"], Value, Not(SINK)),
-    flag(&["raw-sink-mode"], Value, Not(SINK)),
-    flag(&["raw-sink-rm"], Nothing, Not(SINK)),
-    flag(&["raw-sink-client-ttl"], Value, Not(SINK)),
-    flag(&["raw-sink-timeout"], Value, Not(SINK)),
-    flag(&["h264-sink"], Value, Not(SINK)),
-    flag(&["h264-sink-mode"], Value, Not(SINK)),
-    flag(&["h264-sink-rm"], Nothing, Not(SINK)),
-    flag(&["h264-sink-client-ttl"], Value, Not(SINK)),
-    flag(&["h264-sink-timeout"], Value, Not(SINK)),
-    flag(&["h264-bitrate"], Value, Not(H264)),
-    flag(&["h264-gop"], Value, Not(H264)),
-    flag(&["h264-m2m-device"], Value, Not(H264)),
-    flag(&["v4p"], Nothing, Not("for PiKVM")),
-    flag(&["gpio-device"], Value, Not(GPIO)),
-    flag(&["gpio-consumer-prefix"], Value, Not(GPIO)),
-    flag(&["gpio-prog-running"], Value, Not(GPIO)),
-    flag(&["gpio-stream-online"], Value, Not(GPIO)),
-    flag(&["gpio-has-http-clients"], Value, Not(GPIO)),
+    flag(&["slowdown", "l"], Nothing, Ignored),
+    flag(&["device-timeout"], Value, Ignored),
+    flag(&["device-error-delay"], Value, Ignored),
+    flag(&["persistent", "n"], Nothing, Ignored),
+    flag(&["min-frame-size", "z"], Value, Ignored),
+    flag(&["buffers", "b"], Value, Ignored),
+    flag(&["workers", "w"], Value, Ignored),
+    flag(&["io-method", "I"], Value, Ignored),
+    flag(&["tcp-nodelay"], Nothing, Ignored),
+    flag(&["server-timeout"], Value, Ignored),
+    flag(&["glitched-resolutions", "g"], Value, Ignored),
+    flag(&["blank", "k"], Value, Ignored),
+    flag(&["last-as-blank", "K"], Value, Ignored),
+    flag(&["force-log-colors"], Nothing, Ignored),
+    flag(&["no-log-colors"], Nothing, Ignored),
+    flag(&["quality", "q"], Value, Unsupported("the camera's pictures go out as they are")),
+    flag(&["drop-same-frames", "e"], Value, Unsupported("every picture of the camera is sent")),
+    flag(&["fake-resolution", "R"], Value, Unsupported("/state says what is true")),
+    flag(&["instance-id"], Value, Unsupported("/state has no such field")),
+    flag(&["exit-on-no-clients"], Value, Unsupported("the camera is let go instead, see --idle")),
+    flag(&["exit-on-parent-death"], Nothing, Unsupported("the service manager ends it")),
+    flag(&["process-name-prefix"], Value, Unsupported("its name stays")),
+    flag(&["notify-parent"], Nothing, Unsupported("systemd is told instead, with Type=notify")),
+    flag(&["features"], Nothing, Unsupported("/state says what there is")),
+    flag(&["input", "i"], Value, Unsupported(ANALOG)),
+    flag(&["tv-standard", "a"], Value, Unsupported(ANALOG)),
+    flag(&["dv-timings", "t"], Nothing, Unsupported(ANALOG)),
+    flag(&["format-swap-rgb"], Value, Unsupported("nothing is encoded here")),
+    flag(&["m2m-device"], Value, Unsupported("nothing is encoded here")),
+    flag(&["jpeg-sink", "sink"], Value, Unsupported(SINK)),
+    flag(&["jpeg-sink-mode", "sink-mode"], Value, Unsupported(SINK)),
+    flag(&["jpeg-sink-rm", "sink-rm"], Nothing, Unsupported(SINK)),
+    flag(&["jpeg-sink-client-ttl", "sink-client-ttl"], Value, Unsupported(SINK)),
+    flag(&["jpeg-sink-timeout", "sink-timeout"], Value, Unsupported(SINK)),
+    flag(&["raw-sink"], Value, Unsupported(SINK)),
+    flag(&["raw-sink-mode"], Value, Unsupported(SINK)),
+    flag(&["raw-sink-rm"], Nothing, Unsupported(SINK)),
+    flag(&["raw-sink-client-ttl"], Value, Unsupported(SINK)),
+    flag(&["raw-sink-timeout"], Value, Unsupported(SINK)),
+    flag(&["h264-sink"], Value, Unsupported(SINK)),
+    flag(&["h264-sink-mode"], Value, Unsupported(SINK)),
+    flag(&["h264-sink-rm"], Nothing, Unsupported(SINK)),
+    flag(&["h264-sink-client-ttl"], Value, Unsupported(SINK)),
+    flag(&["h264-sink-timeout"], Value, Unsupported(SINK)),
+    flag(&["h264-bitrate"], Value, Unsupported(H264)),
+    flag(&["h264-gop"], Value, Unsupported(H264)),
+    flag(&["h264-m2m-device"], Value, Unsupported(H264)),
+    flag(&["v4p"], Nothing, Unsupported("for PiKVM")),
+    flag(&["gpio-device"], Value, Unsupported(GPIO)),
+    flag(&["gpio-consumer-prefix"], Value, Unsupported(GPIO)),
+    flag(&["gpio-prog-running"], Value, Unsupported(GPIO)),
+    flag(&["gpio-stream-online"], Value, Unsupported(GPIO)),
+    flag(&["gpio-has-http-clients"], Value, Unsupported(GPIO)),
     flag(&["help", "h"], Nothing, Help),
     flag(&["version", "v"], Nothing, Version),
 ];
 
-fn format(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn format(builder: &mut Builder, value: &str) -> Result<(), String> {
     match value.to_ascii_uppercase().as_str() {
-        "MJPEG" | "JPEG" => draft.anyway.push("--format".into()),
-        _ => draft.cannot(&format!("--format {value}"), "cameras that send Motion-JPEG only, which is asked for"),
+        "MJPEG" | "JPEG" => builder.ignore("--format"),
+        _ => builder.cannot(&format!("--format {value}"), "cameras that send Motion-JPEG only, which is asked for"),
     }
     Ok(())
 }
 
-fn encoder(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn encoder(builder: &mut Builder, value: &str) -> Result<(), String> {
     match value.to_ascii_uppercase().as_str() {
-        "HW" => draft.anyway.push("--encoder".into()),
-        _ => draft
+        "HW" => builder.ignore("--encoder"),
+        _ => builder
             .cannot(&format!("--encoder {value}"), "nothing is encoded here, the camera's pictures go out as they are"),
     }
     Ok(())
 }
 
-fn allow_origin(draft: &mut Draft, value: &str) -> Result<(), String> {
-    draft.set("allow-origin", if value.is_empty() { "none" } else { value });
+fn allow_origin(builder: &mut Builder, value: &str) -> Result<(), String> {
+    builder.set("allow-origin", if value.is_empty() { "none" } else { value });
     Ok(())
 }
 
-fn log_level(draft: &mut Draft, value: &str) -> Result<(), String> {
+fn log_level(builder: &mut Builder, value: &str) -> Result<(), String> {
     let level = match value {
         "0" | "1" => "info",
         "2" => "debug",
         "3" => "trace",
-        _ => return Err(format!("\"{value}\" is no level from 0 to 3")),
+        _ => return Err("expected a level from 0 to 3".into()),
     };
-    draft.set("log-level", level);
+    builder.set("log-level", level);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{options, refusal, understood};
+    use super::super::builder::tests::{options, refusal, understood};
     use super::*;
 
     #[test]
@@ -174,14 +179,14 @@ mod tests {
             (&["--rotate", "180", "--color-effect", "1"], "--control=rotate=180 --control=color_effects=1"),
             (&["--backlight-compensation", "2"], "--control=backlight_compensation=2"),
         ] {
-            assert_eq!(options("ustreamer", args), expected, "{args:?}");
+            assert_eq!(options(read, args), expected, "{args:?}");
         }
-        let said = |args: &[&str]| understood("ustreamer", args).summary;
+        let said = |args: &[&str]| understood(read, args).summary;
         for flag in FLAGS {
             let name = format!("--{}", flag.names[0]);
             match flag.means {
-                Anyway => assert!(said(&with_value(flag, &name)).contains(&format!("done anyway: {name};")), "{name}"),
-                Not(why) => {
+                Ignored => assert!(said(&with_value(flag, &name)).contains(&format!("done anyway: {name};")), "{name}"),
+                Unsupported(why) => {
                     let summary = said(&with_value(flag, &name));
                     assert!(summary.ends_with(&format!("not done: {name} ({why})")), "{summary}");
                 }
@@ -203,7 +208,7 @@ mod tests {
             (&["--host=::", "--port=8082"], "--listen=[::]:8082"),
             (&["--unix", "/run/cam.sock"], "--listen=unix:/run/cam.sock"),
         ] {
-            assert_eq!(understood("ustreamer", args).args[0], listen, "{args:?}");
+            assert_eq!(understood(read, args).args[0], listen, "{args:?}");
         }
     }
 
@@ -219,7 +224,7 @@ mod tests {
                 .split_whitespace()
                 .collect();
         for line in [fifth, fourth] {
-            let translation = understood("ustreamer.bin", &line);
+            let translation = understood(read, &line);
             let mut args = translation.args;
             args.sort();
             let expected = [
@@ -239,17 +244,14 @@ mod tests {
 
     #[test]
     fn the_credential_is_kept_out_of_sight() {
-        let translation = understood("ustreamer", &["--user", "ann", "--passwd", "S3cret"]);
+        let translation = understood(read, &["--user", "ann", "--passwd", "S3cret"]);
         assert_eq!(translation.credentials.len(), 1);
         assert!(translation.summary.contains("a user with a password"), "{}", translation.summary);
         let seen = translation.summary + &translation.args.join(" ");
         assert!(!seen.contains("S3cret") && !seen.contains("ann"), "{seen}");
-        assert!(
-            understood("ustreamer", &["--user", "ann"]).credentials.len() == 1,
-            "an empty password, as uStreamer has it"
-        );
-        assert!(understood("ustreamer", &["--passwd", "x"]).credentials.is_empty(), "nobody's password");
-        assert!(!refusal("ustreamer", &["--user", "a:b", "--passwd", "S3cret"]).contains("S3cret"));
+        assert!(understood(read, &["--user", "ann"]).credentials.len() == 1, "an empty password, as uStreamer has it");
+        assert!(understood(read, &["--passwd", "x"]).credentials.is_empty(), "nobody's password");
+        assert!(!refusal(read, &["--user", "a:b", "--passwd", "S3cret"]).contains("S3cret"));
     }
 
     #[test]
@@ -259,13 +261,13 @@ mod tests {
             (&["--encoder=CPU"], "--encoder CPU (nothing is encoded"),
             (&["--contrast", "default"], "--contrast (the value that a control has is kept)"),
         ] {
-            let translation = understood("ustreamer", args);
+            let translation = understood(read, args);
             assert!(translation.is_partial && translation.summary.contains(words), "{}", translation.summary);
         }
-        assert!(!understood("ustreamer", &["-m", "mjpeg", "-c", "hw"]).is_partial);
+        assert!(!understood(read, &["-m", "mjpeg", "-c", "hw"]).is_partial);
         for (args, words) in [(&["--desired-fps", "fast"][..], "--desired-fps"), (&["--log-level", "9"], "--log-level")]
         {
-            assert!(refusal("ustreamer", args).contains(words));
+            assert!(refusal(read, args).contains(words));
         }
     }
 }

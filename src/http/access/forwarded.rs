@@ -42,7 +42,7 @@ impl FromStr for Proxy {
             let bits = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
             Some(Self::Network(address, bits))
         });
-        parsed.ok_or_else(|| format!("\"{text}\" is no proxy; give an address, a network such as 10.0.0.0/8, or unix"))
+        parsed.ok_or_else(|| "invalid proxy: expected an address, a network such as 10.0.0.0/8, or unix".into())
     }
 }
 

@@ -27,7 +27,7 @@ pub fn parse_origin(text: &str) -> Result<String, String> {
     match lower.as_str() {
         "*" | "none" => Ok(lower),
         _ if is_origin && lower.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(lower),
-        _ => Err(format!("\"{text}\" is no origin; give *, none, or one such as http://mainsail.local")),
+        _ => Err("invalid origin: expected *, none, or an origin such as http://mainsail.local".into()),
     }
 }
 

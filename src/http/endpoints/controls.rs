@@ -1,6 +1,7 @@
 //! `/controls`: lists the camera's controls as JSON, and sets them.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -38,6 +39,15 @@ impl ControlAccess {
             Self::Read if changes => Some("the camera's controls are read-only (--controls read)"),
             Self::Read | Self::Write => None,
         }
+    }
+}
+
+impl FromStr for ControlAccess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::None, Self::Read, Self::Write].into_iter().find(|access| access.name() == text);
+        known.ok_or_else(|| "expected none, read or write".into())
     }
 }
 

@@ -40,26 +40,15 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-impl Listen {
-    /// Whether this TCP socket is bound there.
-    fn is(&self, socket: &Socket) -> bool {
-        let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
-        matches!(self, Self::Tcp(address) if bound == Some(*address))
-    }
-}
-
 impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
-            Some("") => Err("give a path behind unix:, such as unix:/run/framehub/http.sock".into()),
+            Some("") => Err("expected a path after unix:, such as unix:/run/framehub/http.sock".into()),
             Some(path) => Ok(Self::Unix(path.into())),
             None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!(
-                    "\"{text}\" is no address; give ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080, \
-                     127.0.0.1:8080 or [::]:8080, or unix:PATH"
-                )
+                "expected ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080 or [::]:8080, or unix:PATH".into()
             }),
         }
     }
@@ -102,22 +91,25 @@ impl Listeners {
     pub fn open(addresses: &[Listen], socket_mode: u32, passed: Passed) -> Result<Self, String> {
         let default = [Listen::Tcp(DEFAULT_ADDRESS)];
         let addresses = if addresses.is_empty() && passed.unit.is_empty() { &default } else { addresses };
-        let is_wanted = |socket: &Socket| addresses.iter().any(|listen| listen.is(socket));
+        let v4_ports = v4_ports(addresses, &passed.unit);
+        let is_bound = |socket: &Socket, listen: &Listen| match listen {
+            Listen::Tcp(address) => bound_to(socket) == Some((*address, is_only_v6(address, &v4_ports))),
+            Listen::Unix(_) => false,
+        };
+        let is_wanted = |socket: &Socket| addresses.iter().any(|listen| is_bound(socket, listen));
         let (mut sockets, unwanted): (Vec<_>, Vec<_>) = passed.kept.into_iter().partition(is_wanted);
         for old in unwanted {
-            // Its port becomes free, and the manager lets go of it too.
+            // Its port becomes free, and the manager closes it too.
             let _ = old.shutdown(Shutdown::Both);
         }
         let mut unix = Vec::new();
         let mut files = Vec::new();
-        let is_v4 = |port| move |other: &Listen| matches!(other, Listen::Tcp(v4) if v4.is_ipv4() && v4.port() == port);
         for address in addresses {
-            if sockets.iter().any(|socket| address.is(socket)) {
+            if sockets.iter().any(|socket| is_bound(socket, address)) {
                 continue;
             }
             let (socket, to) = match address {
-                // Both 0.0.0.0:P and [::]:P can be asked for; alone, [::] takes IPv4 clients too.
-                Listen::Tcp(address) => (bind(*address, addresses.iter().any(is_v4(address.port()))), &mut sockets),
+                Listen::Tcp(address) => (bind(*address, is_only_v6(address, &v4_ports)), &mut sockets),
                 Listen::Unix(path) => {
                     let (socket, file) = unix::bind(path, socket_mode)?;
                     files.push(file);
@@ -172,10 +164,33 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr, has_v4_twin: bool) -> io::Result<Socket> {
+/// The ports at which other sockets listen for IPv4.
+fn v4_ports(addresses: &[Listen], unit: &[Socket]) -> Vec<u16> {
+    let asked =
+        addresses.iter().filter_map(|listen| if let Listen::Tcp(address) = listen { Some(*address) } else { None });
+    let passed = unit.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket());
+    asked.chain(passed).filter(SocketAddr::is_ipv4).map(|address| address.port()).collect()
+}
+
+/// Alone, `[::]:P` takes IPv4 clients too; beside a listener for IPv4 on that port it must not.
+fn is_only_v6(address: &SocketAddr, v4_ports: &[u16]) -> bool {
+    is_any_v6(address) && v4_ports.contains(&address.port())
+}
+
+/// The address of a TCP socket, and whether it is `[::]` for IPv6 clients only.
+fn bound_to(socket: &Socket) -> Option<(SocketAddr, bool)> {
+    let address = socket.local_addr().ok()?.as_socket()?;
+    Some((address, is_any_v6(&address) && socket.only_v6().ok()?))
+}
+
+fn is_any_v6(address: &SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
+}
+
+fn bind(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(has_v4_twin)?;
+        socket.set_only_v6(only_v6)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -199,23 +214,22 @@ fn explain(address: &Listen, error: &io::Error) -> String {
     format!("cannot listen on {address}: {hint}")
 }
 
-/// Accepts all who wait. An error is a lack of something, which passes.
+/// Accepts one connection: a flood of them must not hide that the server is to stop. An error is a lack of something,
+/// which passes.
 fn accept(listener: &Socket, limits: &Arc<Limits>, serve: &Arc<impl Serve>, reserve: &mut Reserve) -> io::Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((socket, address)) => {
-                reserve.is_warned = false;
-                start_thread(socket, address, limits, serve)?;
+    use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+    match listener.accept() {
+        Ok((socket, address)) => {
+            reserve.is_warned = false;
+            start_thread(socket, address, limits, serve)
+        }
+        // Another process was faster, it left before it was accepted, or a signal came.
+        Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => Ok(()),
+        Err(error) => {
+            if error.raw_os_error() == Some(libc::EMFILE) {
+                reserve.turn_away(listener);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            // It left before it was accepted, or a signal came.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-            Err(error) => {
-                if error.raw_os_error() == Some(libc::EMFILE) {
-                    reserve.turn_away(listener);
-                }
-                return Err(error);
-            }
+            Err(error)
         }
     }
 }
@@ -262,8 +276,8 @@ impl Reserve {
     }
 }
 
-/// For people: each address that is listened to, and for "all addresses" those that this machine has.
-pub fn clickable(address: SocketAddr) -> Vec<SocketAddr> {
+/// The machine's addresses at which a listener for all addresses can be reached from the local network.
+pub fn lan_addresses(address: SocketAddr) -> Vec<SocketAddr> {
     if !address.ip().is_unspecified() {
         return Vec::new();
     }
@@ -275,4 +289,57 @@ pub fn clickable(address: SocketAddr) -> Vec<SocketAddr> {
         IpAddr::V6(v6) => address.is_ipv6() && !v6.is_unicast_link_local(),
     };
     ips.filter(usable).map(|ip| SocketAddr::new(ip, address.port())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_flood_does_not_hide_the_stop() {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::open(&[Listen::Tcp(loopback)], 0o660, Passed::default()).unwrap();
+        let address = listeners.addresses()[0];
+        let _flood: Vec<_> = (0..400).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (stop, stop_end) = UnixStream::pair().unwrap();
+        // The first connection stops the server.
+        let (stop_end, served) = (Mutex::new(Some(stop_end)), Arc::new(AtomicUsize::new(0)));
+        let count = served.clone();
+        let serve = Arc::new(move |_: Arc<Socket>, _: &SockAddr, _: Permit| {
+            stop_end.lock().unwrap().take();
+            count.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(50));
+        });
+        let limits = Limits::new(1000, None);
+        listeners.serve(&limits, &serve, stop.as_fd()).unwrap();
+        assert!(limits.wait_empty(std::time::Instant::now() + Duration::from_secs(5)));
+        let served = served.load(Ordering::SeqCst);
+        assert!((1..400).contains(&served), "{served} of 400 were served, all of them after the stop");
+    }
+
+    #[test]
+    fn only_the_socket_that_is_asked_for_is_taken_up_again() {
+        let listen =
+            |addresses: &[&str]| -> Vec<Listen> { addresses.iter().map(|text| text.parse().unwrap()).collect() };
+        let open = |addresses: &[Listen], kept| Listeners::open(addresses, 0o660, Passed { kept, ..Passed::default() });
+        let kept = |listeners: Listeners| -> Vec<Socket> {
+            listeners.own().iter().map(|socket| socket.try_clone().unwrap()).collect()
+        };
+        let takes = |ip: &str, port| TcpStream::connect((ip, port)).is_ok();
+        let port = open(&listen(&["127.0.0.1:0"]), Vec::new()).unwrap().addresses()[0].port();
+        let (v6, v4) = (format!("[::]:{port}"), format!("0.0.0.0:{port}"));
+        let mut before: Vec<Socket> = Vec::new();
+        // Each is restarted into the next.
+        for addresses in [&[v6.as_str(), &v4][..], &[&v6], &[&v4, &v6], &[&v4], &[&v6], &[&v6]] {
+            let listeners = open(&listen(addresses), before).unwrap_or_else(|error| panic!("{addresses:?}: {error}"));
+            assert_eq!(listeners.addresses().len(), addresses.len(), "{addresses:?}");
+            assert!(takes("127.0.0.1", port), "{addresses:?} takes IPv4 clients");
+            assert_eq!(takes("::1", port), addresses.contains(&v6.as_str()), "{addresses:?} and IPv6 clients");
+            before = kept(listeners);
+        }
+    }
 }

@@ -1,0 +1,352 @@
+//! What another program's command line means here: a table of its options for each program, and what they build.
+
+use crate::cli::Exit;
+use crate::http::{Credentials, Right};
+
+/// Another program's command line in our words.
+#[derive(Default)]
+pub struct Translation {
+    /// Our options.
+    pub args: Vec<String>,
+    /// Kept out of the options, which are logged.
+    pub credentials: Credentials,
+    /// The other program would leave its terminal.
+    pub in_background: bool,
+    /// For the log.
+    pub summary: String,
+    /// Whether framehub cannot do something that was asked for.
+    pub is_partial: bool,
+}
+
+/// An option of another program.
+pub struct Flag {
+    /// All its names; those of one letter are for a single dash.
+    pub names: &'static [&'static str],
+    /// Whether it has a value.
+    pub takes: Takes,
+    /// What it means here.
+    pub means: Means,
+}
+
+/// One row of a table of options.
+pub const fn flag(names: &'static [&'static str], takes: Takes, means: Means) -> Flag {
+    Flag { names, takes, means }
+}
+
+/// Whether an option has a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// It has none.
+    Nothing,
+    /// The rest of the word, or the next one.
+    Value,
+}
+
+/// What an option means here.
+pub enum Means {
+    /// One of ours, with the same value.
+    Ours(&'static str),
+    /// One of ours, with this value.
+    Fixed(&'static str, &'static str),
+    /// A value that is needed at the end.
+    Keep(fn(&mut Builder) -> &mut Option<String>),
+    /// A value to be translated. The error says what was expected.
+    Set(fn(&mut Builder, &str) -> Result<(), String>),
+    /// A value to be translated that no error may show.
+    Secret(fn(&mut Builder, &str) -> Result<(), String>),
+    /// A control of the camera; `auto` switches the second one on, where there is one.
+    Control(&'static str, Option<&'static str>),
+    /// framehub does it in any case, or does not need it.
+    Ignored,
+    /// framehub cannot do it, and why.
+    Unsupported(&'static str),
+    /// Print the options.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// A translation that is being built.
+#[derive(Default)]
+pub struct Builder {
+    /// Our options in their order; the last one of a name counts, except for controls.
+    options: Vec<(&'static str, String)>,
+    /// The address to listen at.
+    pub host: Option<String>,
+    /// And its port.
+    pub port: Option<String>,
+    /// A Unix socket instead.
+    pub unix: Option<String>,
+    /// A user's name and password.
+    pub user: Option<String>,
+    /// The password of `user`.
+    pub password: Option<String>,
+    /// Another credential.
+    pub token: Option<String>,
+    /// Width and height of the live stream, for programs that take them one by one.
+    pub live: [Option<u32>; 2],
+    /// Width and height of stills.
+    pub still: [Option<u32>; 2],
+    /// A file with more options.
+    pub file: Option<String>,
+    /// Input plugins with their options.
+    pub inputs: Vec<String>,
+    /// Output plugins with theirs.
+    pub outputs: Vec<String>,
+    /// The other program would leave its terminal.
+    pub in_background: bool,
+    ignored: Vec<String>,
+    unsupported: Vec<String>,
+}
+
+impl Builder {
+    /// Reads a command line, as getopt would.
+    ///
+    /// # Errors
+    /// For a wrong option, and for those that only print something.
+    pub fn read(&mut self, program: &str, flags: &[Flag], args: &[String]) -> Result<(), Exit> {
+        let wrong = |why: String| Exit::Wrong(format!("as {program}: {why}\nTry --as {program} --help"));
+        let mut args = args.iter().cloned();
+        // Letters behind a single dash may follow each other; what is left of them comes first.
+        let mut rest = String::new();
+        loop {
+            let arg = match rest.is_empty() {
+                true => match args.next() {
+                    Some(arg) => arg,
+                    None => return Ok(()),
+                },
+                false => format!("-{}", std::mem::take(&mut rest)),
+            };
+            let (flag, mut value) = find(flags, &arg, &mut rest).map_err(wrong)?;
+            if flag.takes == Takes::Value && value.is_none() {
+                value = if rest.is_empty() { args.next() } else { Some(std::mem::take(&mut rest)) };
+            }
+            let name = as_typed(flag.names[0]);
+            let value = match (flag.takes, value) {
+                (Takes::Value, None) => return Err(wrong(format!("missing value for {name}"))),
+                (Takes::Nothing, Some(value)) => {
+                    return Err(wrong(format!("{name} takes no value, but has {value:?}")));
+                }
+                (_, value) => value.unwrap_or_default(),
+            };
+            match flag.means {
+                Means::Help => return Err(Exit::Asked(help(program, flags))),
+                Means::Version => return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into())),
+                _ => self.apply(flag, &name, &value).map_err(wrong)?,
+            }
+        }
+    }
+
+    /// Applies one option. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// For a wrong value.
+    pub fn apply(&mut self, flag: &Flag, name: &str, value: &str) -> Result<(), String> {
+        match flag.means {
+            Means::Ours(option) => self.set(option, value),
+            Means::Fixed(option, value) => self.set(option, value),
+            Means::Keep(place) => *place(self) = Some(value.into()),
+            Means::Set(set) => {
+                set(self, value).map_err(|why| format!("invalid value {value:?} for {name}: {why}"))?;
+            }
+            Means::Secret(set) => set(self, value).map_err(|why| format!("invalid value for {name}: {why}"))?,
+            Means::Control(_, Some(auto)) if value == "auto" => self.set("control", format!("{auto}=1")),
+            Means::Control(..) if value == "default" => self.cannot(name, "the value that a control has is kept"),
+            Means::Control(control, _) => self.set("control", format!("{control}={value}")),
+            Means::Ignored => self.ignore(name),
+            Means::Unsupported(why) => self.cannot(name, why),
+            Means::Help | Means::Version => {}
+        }
+        Ok(())
+    }
+
+    /// Sets one of our options.
+    pub fn set(&mut self, option: &'static str, value: impl Into<String>) {
+        if option != "control" {
+            self.options.retain(|(known, _)| *known != option);
+        }
+        self.options.push((option, value.into()));
+    }
+
+    /// Notes an option that is ignored because framehub does the same in any case.
+    pub fn ignore(&mut self, what: &str) {
+        self.ignored.push(what.into());
+    }
+
+    /// Notes something that framehub cannot do.
+    pub fn cannot(&mut self, what: &str, why: &str) {
+        self.unsupported.push(format!("{what} ({why})"));
+    }
+
+    /// The translation, when all has been read.
+    ///
+    /// # Errors
+    /// For a wrong credential.
+    pub fn finish(mut self, program: &str) -> Result<Translation, Exit> {
+        let wrong = |why: String| Exit::Wrong(format!("as {program}: {why}"));
+        if let [Some(width), Some(height)] = self.live {
+            self.set("size", format!("{width}x{height}"));
+        }
+        match self.still {
+            [Some(width), Some(height)] => self.set("still-size", format!("{width}x{height}")),
+            [None, None] => {}
+            _ => self.cannot("half a size of stills", "give both its sides; the largest is taken"),
+        }
+        self.options.insert(0, ("listen", self.address()));
+
+        let mut credentials = Credentials::default();
+        let mut known = Vec::new();
+        if let Some(user) = self.user.filter(|user| !user.is_empty()) {
+            let password = self.password.unwrap_or_default();
+            credentials.add_user(&user, &password, Right::Control).map_err(|why| wrong(why.into()))?;
+            known.push("a user with a password");
+        }
+        if let Some(token) = self.token.filter(|token| !token.is_empty()) {
+            credentials.add_token(&token, Right::Control).map_err(|why| wrong(why.into()))?;
+            known.push("a token");
+        }
+        let args: Vec<String> = self.options.iter().map(|(option, value)| format!("--{option}={value}")).collect();
+        let understood = args.iter().map(String::as_str).chain(known).collect::<Vec<_>>().join(" ");
+        let or_nothing = |list: &[String]| if list.is_empty() { "nothing".into() } else { list.join(", ") };
+        let summary = format!(
+            "started as {program}; understood: {understood}; done anyway: {}; not done: {}",
+            or_nothing(&self.ignored),
+            or_nothing(&self.unsupported)
+        );
+        let is_partial = !self.unsupported.is_empty();
+        Ok(Translation { args, credentials, in_background: self.in_background, summary, is_partial })
+    }
+
+    /// Where to listen. Names other than localhost fail later, with an error that asks for an address.
+    fn address(&self) -> String {
+        if let Some(path) = &self.unix {
+            return format!("unix:{path}");
+        }
+        let port = self.port.as_deref().unwrap_or("8080");
+        match self.host.as_deref().unwrap_or("0.0.0.0") {
+            "localhost" => format!("127.0.0.1:{port}"),
+            host if host.contains(':') => format!("[{host}]:{port}"),
+            host => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// The flag that an argument names, and its value if that is part of the argument. Letters after a single one are put
+/// into `rest`.
+fn find<'a>(flags: &'a [Flag], arg: &str, rest: &mut String) -> Result<(&'a Flag, Option<String>), String> {
+    let (name, value) = arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value.to_owned())));
+    // Without its value, which may be a secret.
+    let unknown = || match name.starts_with('-') {
+        true => format!("unknown option {name}"),
+        false => format!("unexpected argument {arg:?}"),
+    };
+    let named = |name: &str| flags.iter().find(|flag| flag.names.contains(&name));
+    let bare =
+        name.strip_prefix("--").or(name.strip_prefix('-')).filter(|bare| !bare.is_empty()).ok_or_else(unknown)?;
+    if let Some(flag) = named(bare) {
+        return Ok((flag, value));
+    }
+    if let Some(start) = name.strip_prefix("--") {
+        // As getopt_long does: the beginning of a name is enough, if it is the beginning of one only.
+        let mut begun = flags.iter().filter(|flag| flag.names.iter().any(|name| name.starts_with(start)));
+        return match (begun.next(), begun.next()) {
+            (Some(flag), None) => Ok((flag, value)),
+            _ => Err(unknown()),
+        };
+    }
+    let mut letters = arg[1..].chars();
+    let letter = letters.next().map(String::from).unwrap_or_default();
+    let flag = named(&letter).ok_or_else(unknown)?;
+    *rest = letters.collect();
+    Ok((flag, None))
+}
+
+/// An option's name with its dashes.
+fn as_typed(name: &str) -> String {
+    if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
+}
+
+fn help(program: &str, flags: &[Flag]) -> String {
+    let line = |flag: &Flag| {
+        let names: Vec<String> = flag.names.iter().map(|name| as_typed(name)).collect();
+        let what = match flag.means {
+            Means::Ours(option) => format!("--{option}"),
+            Means::Control(control, _) => format!("--control {control}=..."),
+            Means::Fixed(option, value) => format!("--{option} {value}"),
+            Means::Keep(_) | Means::Set(_) | Means::Secret(_) => "understood".into(),
+            Means::Ignored => "done anyway, or not needed".into(),
+            Means::Unsupported(why) => format!("not done: {why}"),
+            Means::Help => "this".into(),
+            Means::Version => "framehub's version".into(),
+        };
+        format!("  {:<34} {what}\n", names.join(", "))
+    };
+    let lines: String = flags.iter().map(line).collect();
+    format!(
+        "framehub in place of {program}: the options of {program} that it takes, and what they mean here.\n\n{lines}"
+    )
+}
+
+/// Frames per second to ask of the camera; 0 or less leaves the rate to the camera.
+pub fn fps(builder: &mut Builder, value: &str) -> Result<(), String> {
+    rate(builder, "fps", value)
+}
+
+/// Frames per second to serve at most; 0 or less is all of them.
+pub fn max_fps(builder: &mut Builder, value: &str) -> Result<(), String> {
+    rate(builder, "max-fps", value)
+}
+
+fn rate(builder: &mut Builder, option: &'static str, value: &str) -> Result<(), String> {
+    let rate: i32 = value.trim().parse().map_err(|_| "expected a whole number")?;
+    if rate > 0 {
+        builder.set(option, rate.to_string());
+    }
+    Ok(())
+}
+
+/// A colour temperature, which has an effect only if the camera does not choose it itself.
+pub fn white_balance(builder: &mut Builder, value: &str) -> Result<(), String> {
+    let is_auto = value == "auto";
+    builder.set("control", format!("white_balance_automatic={}", u8::from(is_auto)));
+    if !is_auto {
+        builder.set("control", format!("white_balance_temperature={value}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::cli::Config;
+
+    /// Reads one program's command line.
+    pub type Read = fn(&[String]) -> Result<Builder, Exit>;
+
+    fn words(args: &[&str]) -> Vec<String> {
+        args.iter().map(|arg| arg.to_string()).collect()
+    }
+
+    /// What a command line of another program becomes, and that it is one that framehub takes.
+    pub fn understood(read: Read, args: &[&str]) -> Translation {
+        let translation = read(&words(args)).and_then(|builder| builder.finish("it"));
+        let translation = translation.unwrap_or_else(|exit| panic!("{args:?}: {exit:?}"));
+        if let Err(exit) = Config::from_args(&translation.args) {
+            panic!("{args:?} became {:?}: {exit:?}", translation.args);
+        }
+        translation
+    }
+
+    /// Our options, without where to listen.
+    pub fn options(read: Read, args: &[&str]) -> String {
+        understood(read, args).args[1..].join(" ")
+    }
+
+    /// Why it is not taken, or what is printed instead.
+    pub fn refusal(read: Read, args: &[&str]) -> String {
+        match read(&words(args)).and_then(|builder| builder.finish("it")) {
+            Err(Exit::Wrong(why) | Exit::Asked(why)) => why,
+            Ok(_) => panic!("{args:?} was taken"),
+        }
+    }
+}
