@@ -185,7 +185,10 @@ impl Capture {
         let interval = live.mode.fps.map(|fps| Duration::from_secs_f64(1.0 / fps.max(0.01)));
         let silent = live.alive_at.elapsed();
         let has_pictures = live.intake.pictures() > 0;
-        if silent < self.patience.limit(interval, has_pictures) {
+        // A camera that is slow to switch to a still is as slow to come back.
+        let switch = self.session.status().learned.switch.filter(|_| !has_pictures);
+        let switch = switch.map_or(Duration::ZERO, |time| time * 2 + self.settings.stall_timeout);
+        if silent < self.patience.limit(interval, has_pictures).max(switch) {
             return Ok(());
         }
         self.patience.note_stall();

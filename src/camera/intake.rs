@@ -107,6 +107,7 @@ pub struct Intake {
     settles_by_itself: bool,
     first_exposure: Option<Duration>,
     position: u32,
+    damaged: u32,
 }
 
 impl Intake {
@@ -126,6 +127,7 @@ impl Intake {
             settles_by_itself: false,
             first_exposure: None,
             position: 0,
+            damaged: 0,
         }
     }
 
@@ -154,6 +156,7 @@ impl Intake {
     fn judge<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
         let is_in_order = self.follow(raw, counters);
         if raw.is_flagged {
+            self.damaged += 1;
             return Err(Rejected::Flagged);
         }
         if !is_in_order {
@@ -183,6 +186,11 @@ impl Intake {
     /// How the stream's picture has been settling.
     pub fn settling(&self) -> &Settling {
         &self.settling
+    }
+
+    /// Number of buffers so far that the driver flagged as damaged.
+    pub fn damaged(&self) -> u32 {
+        self.damaged
     }
 
     /// Number of whole pictures so far.

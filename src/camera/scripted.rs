@@ -37,6 +37,10 @@ struct Script {
     open: fn(u32) -> Result<(), CameraError>,
     start: fn(u32, Mode) -> Result<Mode, CameraError>,
     shot: fn(Turn) -> Shot,
+    /// The sizes that it lists.
+    sizes: &'static [Size],
+    /// The rate that is asked for.
+    live_fps: f64,
 }
 
 /// Which picture is asked for.
@@ -49,8 +53,13 @@ struct Turn {
     index: u32,
 }
 
-const GOOD: Script =
-    Script { open: |_| Ok(()), start: |_, mode| Ok(mode), shot: |turn| Shot::Picture(jpeg(turn.size, 120)) };
+const GOOD: Script = Script {
+    open: |_| Ok(()),
+    start: |_, mode| Ok(mode),
+    shot: |turn| Shot::Picture(jpeg(turn.size, 120)),
+    sizes: &[LIVE, STILL],
+    live_fps: 200.0,
+};
 
 #[derive(Default)]
 struct Calls {
@@ -94,7 +103,7 @@ impl Device for Opened {
     }
 
     fn offers(&self) -> Vec<Offer> {
-        [LIVE, STILL].map(|size| Offer { size, fps: vec![200.0] }).to_vec()
+        self.script.sizes.iter().map(|size| Offer { size: *size, fps: vec![200.0] }).collect()
     }
 
     fn start(&mut self, want: Mode, _buffers: u32) -> Result<Mode, CameraError> {
@@ -195,8 +204,8 @@ impl Stage {
             min_interval: Duration::ZERO,
         };
         let hub = Hub::new(vec![]);
+        let live = Mode { size: LIVE, fps: Some(script.live_fps) };
         let source = Scripted { script: Arc::new(script), calls: calls.clone() };
-        let live = Mode { size: LIVE, fps: Some(30.0) };
         let session = Session::new(Box::new(source), live, hub.clone(), None);
         let stills = Stills::new(session.clone(), still);
         let capture = Capture::new(
@@ -563,4 +572,60 @@ fn a_rate_limit_leaves_snapshots_and_settling_alone() {
         assert_eq!(frame.sequence(), 1, "viewers got one frame");
     }
     assert!(stage.counters().thinned.load(Ordering::SeqCst) >= 10);
+}
+
+/// A camera that cannot do its largest size costs one outage, not one for each still.
+#[test]
+fn a_still_size_that_gives_nothing_is_not_tried_again() {
+    const LARGEST: Size = Size::new(256, 192);
+    let shot = |turn: Turn| if turn.size == LARGEST { Shot::Silence } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot, sizes: &[LIVE, LARGEST, STILL], ..GOOD });
+    stage.live();
+    assert!(stage.still().is_err(), "it has to be tried once");
+    assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL));
+    assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL));
+}
+
+#[test]
+fn a_failure_that_may_pass_does_not_rule_a_size_out() {
+    let fails_once = |n, mode: Mode| if n == 1 { Err(failed()) } else { Ok(mode) };
+    let stage = Stage::new(Script { start: fails_once, ..GOOD });
+    stage.live();
+    assert!(stage.still().is_err());
+    assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL));
+}
+
+/// One listed range, or no list: the size is found by asking for it.
+#[test]
+fn still_sizes_without_a_list_are_tried() {
+    let grants =
+        |_, mode: Mode| Ok(Mode { size: if mode.size.area() > STILL.area() { STILL } else { mode.size }, ..mode });
+    for sizes in [&[][..], &[STILL]] {
+        let stage = Stage::new(Script { start: grants, sizes, ..GOOD });
+        stage.live();
+        assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL), "{sizes:?}");
+    }
+}
+
+#[test]
+fn a_camera_whose_largest_size_is_the_live_one_is_switched_once_at_most() {
+    let only_one = |_, mode: Mode| Ok(Mode { size: LIVE, ..mode });
+    let stage = Stage::new(Script { start: only_one, sizes: &[], ..GOOD });
+    stage.live();
+    for _ in 0..3 {
+        assert_eq!(stage.still().map(|still| still.frame.size()), Ok(LIVE));
+    }
+    assert_eq!(stage.stills.switches.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn viewers_are_held_to_a_rate_that_the_camera_ignores() {
+    let stage = Stage::new(Script { live_fps: 20.0, ..GOOD });
+    while stage.counters().thinned.load(Ordering::SeqCst) == 0 {
+        stage.live();
+    }
+    let first = stage.live();
+    (0..20).for_each(|_| _ = stage.live());
+    let rate = 20.0 / (stage.hub.newest().unwrap().captured_at().mono - first.captured_at().mono).as_secs_f64();
+    assert!(rate < 24.0, "{rate} frames per second");
 }

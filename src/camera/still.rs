@@ -93,8 +93,8 @@ struct Sizes {
     camera: [String; 3],
     /// Sizes that gave no picture, or never settled.
     bad: Vec<Size>,
-    /// The size that did not settle last time.
-    unsettled: Option<Size>,
+    /// The size of the last still if that went wrong, and how often the camera had been opened by then.
+    doubted: Option<(Size, u64)>,
     /// Sizes that were asked for and gave the live stream's: no switch is needed for them.
     needless: Vec<Size>,
 }
@@ -228,7 +228,7 @@ impl Stills {
         locked.unlock_fair();
         let mut state = self.state.lock();
         state.switched_at = Some(Instant::now());
-        state.sizes.learn(want.size, &taken);
+        state.sizes.learn(want.size, &taken, self.session.counters().opens.load(Ordering::Relaxed));
         taken
     }
 
@@ -295,7 +295,9 @@ impl Stills {
         let Some(still) = newest else {
             let waited = self.settings.deadline.as_secs_f64();
             let message = format!("the camera sent no whole picture of {} within {waited} s", mode.size);
-            return Err(CameraError::new(ErrorKind::Failed, message));
+            // Nothing at all: it cannot do this size. Damaged buffers are a failure that may pass.
+            let kind = if intake.damaged() == 0 { ErrorKind::Refused } else { ErrorKind::Failed };
+            return Err(CameraError::new(kind, message));
         };
         self.learn(&still, &intake, began.elapsed() - still.switch);
         Ok(still)
@@ -401,20 +403,23 @@ impl Sizes {
         }
     }
 
-    /// Notes what became of a still of this size: one that fails, or does not settle twice in a row, is not tried again,
-    /// since each attempt costs everybody seconds of the live picture.
-    fn learn(&mut self, size: Size, taken: &Result<Still, CameraError>) {
+    /// Notes what became of a still of this size. One that the camera cannot do is not tried again, since each attempt costs
+    /// everybody seconds of the live picture. A failure that may pass, or a picture that did not settle, counts the second
+    /// time in a row, if the camera was not opened in between (`opens`).
+    fn learn(&mut self, size: Size, taken: &Result<Still, CameraError>, opens: u64) {
+        let doubted = self.doubted.take();
         let is_bad = match taken {
-            Err(error) => error.kind != ErrorKind::Absent,
-            Ok(still) if still.rule == Rule::Auto && !still.is_settled => self.unsettled.replace(size) == Some(size),
-            Ok(_) => {
-                self.unsettled = None;
-                false
+            Err(error) if error.kind == ErrorKind::Absent => false,
+            Err(error) if matches!(error.kind, ErrorKind::Refused | ErrorKind::Bandwidth) => true,
+            Ok(still) if still.is_settled || still.rule != Rule::Auto => false,
+            _ => {
+                self.doubted = Some((size, opens));
+                doubted == self.doubted
             }
         };
         if is_bad && !self.bad.contains(&size) {
             warn!("stills of {size} fail or never settle with this camera; the next smaller size is tried from now on");
-            self.unsettled = None;
+            self.doubted = None;
             self.bad.push(size);
         }
     }
