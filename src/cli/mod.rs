@@ -65,7 +65,7 @@ struct Args {
     #[argh(option, default = "Rule::Auto", arg_name = "auto|n")]
     still_settle: Rule,
     /// how long to wait for that before the newest whole picture is taken (default 5)
-    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
+    #[argh(option, default = "Duration::from_secs(5)", from_str_fn(values::patience), arg_name = "seconds")]
     still_deadline: Duration,
     /// least time between two stills that switch the camera (default 0.5)
     #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
@@ -424,6 +424,7 @@ mod tests {
             ("fps", "0", "a number from 0.1 to 1000"),
             ("idle", "-1", seconds),
             ("stall-timeout", "0", "a number of seconds from 0.1 to 60"),
+            ("still-deadline", "0", "a number of seconds from 0.1 to 60"),
             ("still-size", "huge", &format!("{size}, or max")),
             ("still-fps", "NaN", "a number from 0.1 to 1000"),
             ("still-settle", "-3", "auto, or a number of pictures from 0 to 1000"),
