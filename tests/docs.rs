@@ -1,5 +1,6 @@
-//! Documents that must not drift from the program: options and URLs in README.md, the version in CHANGELOG.md, links
-//! between documents, and the headings of docs/troubleshooting.md, which are the program's own messages.
+//! Documents that must not drift from the program: the options in docs/options.md, the URLs in README.md, the version in
+//! CHANGELOG.md, links between documents, the headings of docs/troubleshooting.md, which are the program's own messages,
+//! and the files and functions that ARCHITECTURE.md names.
 
 mod support;
 
@@ -48,27 +49,45 @@ fn troubleshooting_is_headed_by_what_the_program_says() {
     }
 }
 
+/// Every document for readers, by its path from the root.
+fn documents() -> Vec<String> {
+    let names = |folder: &str| {
+        let entries = fs::read_dir(root().join(folder)).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+        let pages = names.filter(|name| name.ends_with(".md"));
+        pages.map(|name| format!("{folder}{name}")).collect::<Vec<_>>()
+    };
+    [names(""), names("docs/"), names("scripts/")].concat()
+}
+
+/// The anchor that GitHub gives to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    heading.trim_matches(['#', ' ']).chars().filter(kept).collect::<String>().to_lowercase().replace(' ', "-")
+}
+
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let root = root();
-    let folder = root.join("docs");
-    let mut pages: Vec<PathBuf> =
-        fs::read_dir(&folder).expect("docs").map(|entry| entry.expect("entry").path()).collect();
-    pages.extend(["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"].map(|name| root.join(name)));
     let mut links = 0;
-    for page in pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md")) {
-        let text = fs::read_to_string(page).expect("a page");
+    for page in documents() {
+        let text = read(&page);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap_or_default();
-            if path.is_empty() || path.contains("://") {
+            if link.contains("://") {
                 continue;
             }
             links += 1;
-            let target = page.parent().expect("a folder").join(path);
-            assert!(target.exists(), "{} links to {link}", page.display());
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let folder = root().join(&page).parent().expect("a folder").to_owned();
+            let target = if path.is_empty() { root().join(&page) } else { folder.join(path) };
+            assert!(target.exists(), "{page} links to {link}");
+            if !fragment.is_empty() {
+                let text = fs::read_to_string(&target).expect("a page");
+                let has_anchor = text.lines().any(|line| line.starts_with('#') && anchor(line) == fragment);
+                assert!(has_anchor, "{page} links to {link}, which is no heading there");
+            }
         }
     }
-    assert!(links > 5, "links are found");
+    assert!(links > 40, "links are found: {links}");
 }
 
 fn root() -> &'static Path {
@@ -116,25 +135,43 @@ fn changelog_has_this_version() {
     assert!(has_heading, "CHANGELOG.md has a heading for {version}");
 }
 
-#[test]
-fn readme_names_every_option() {
-    let (help, readme) = (options_in(&help()), options_in(&read("README.md")));
-    assert!(help.len() >= 8, "the help lists its options: {help:?}");
-    let missing: Vec<_> = help.difference(&readme).collect();
-    assert!(missing.is_empty(), "README.md does not name {missing:?}");
+/// Options that have a row in a table: `` | `--size WxH` | … ``.
+fn options_in_tables(text: &str) -> BTreeSet<String> {
+    let first_cells = text.lines().filter_map(|line| line.strip_prefix("| `--")?.split('`').next());
+    first_cells.flat_map(|cell| options_in(&format!("--{cell}"))).collect()
 }
 
-/// And names none that is not there, unless it belongs to somebody else's command.
 #[test]
-fn readme_invents_no_option() {
+fn options_page_has_a_row_for_every_option() {
+    let (help, page) = (options_in(&help()), options_in_tables(&read("docs/options.md")));
+    assert!(help.len() >= 8, "the help lists its options: {help:?}");
+    let missing: Vec<_> = help.difference(&page).collect();
+    assert!(missing.is_empty(), "docs/options.md has no row for {missing:?}");
+}
+
+/// No document names an option that is not there, unless it belongs to somebody else's command.
+#[test]
+fn documents_invent_no_option() {
     let help = options_in(&help());
-    let commands = read("README.md");
-    let ours = commands.lines().filter(|line| line.contains("framehub --") || line.trim_start().starts_with("| `--"));
-    for line in ours {
-        let line = line.split_once("framehub --").map_or(line.to_string(), |(_, rest)| format!("--{rest}"));
-        let invented: Vec<_> = options_in(&line).difference(&help).cloned().collect();
-        assert!(invented.is_empty(), "{invented:?} in README.md's {line:?}");
+    let mut lines = 0;
+    for page in documents() {
+        let text = read(&page);
+        let is_ours = |line: &&str| line.contains("framehub --") || line.trim_start().starts_with("| `--");
+        for line in text.lines().filter(is_ours) {
+            lines += 1;
+            let line = line.split_once("framehub --").map_or(line.to_string(), |(_, rest)| format!("--{rest}"));
+            let invented: Vec<_> = options_in(&line).difference(&help).cloned().collect();
+            assert!(invented.is_empty(), "{invented:?} in {page}: {line:?}");
+        }
     }
+    assert!(lines > 40, "options are found: {lines}");
+}
+
+#[test]
+fn readme_takes_five_minutes() {
+    let readme = read("README.md");
+    let words = readme.lines().filter(|line| !line.starts_with('|')).flat_map(str::split_whitespace).count();
+    assert!(words <= 900, "README.md has {words} words beside its tables");
 }
 
 #[test]
