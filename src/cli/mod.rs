@@ -428,7 +428,7 @@ mod tests {
             ("still-size", "huge", &format!("{size}, or max")),
             ("still-fps", "NaN", "a number from 0.1 to 1000"),
             ("still-settle", "-3", "auto, or a number of pictures from 0 to 1000"),
-            ("still-deadline", "soon", seconds),
+            ("still-deadline", "soon", "a number of seconds from 0.1 to 60"),
             ("still-min-interval", "", seconds),
             ("max-clients", "none", "a number from 1 to 10000"),
             ("max-clients", "0", "a number from 1 to 10000"),
