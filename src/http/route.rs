@@ -86,6 +86,13 @@ impl Route {
         }
     }
 
+    /// Whether strangers may have it where credentials are needed: what machines ask to find out whether we are well,
+    /// what browsers ask for in any case, and the page's files, which are no secret and are asked for without the token
+    /// in the page's address.
+    pub fn is_public(self) -> bool {
+        matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script)
+    }
+
     /// What such a request does besides showing something. All that do more are checked in one place.
     pub fn effect(self, method: &Method) -> Effect {
         match self {
