@@ -112,8 +112,8 @@ struct Args {
     /// who may come in: a file with user:password or token:TOKEN a line, read or control in front (default: everybody)
     #[argh(option, arg_name = "path")]
     auth_file: Option<String>,
-    /// pages of which origin scripts may read what is served here, such as http://mainsail.local, * or none; a named
-    /// one may also change things; may be given several times (default *)
+    /// an origin whose pages are trusted, such as https://panel.example; * lets the scripts of all pages read, none
+    /// trusts no page but our own; may be given several times (default: pages of the local network)
     #[argh(option, from_str_fn(parse_origin), arg_name = "origin")]
     allow_origin: Vec<String>,
     /// a public name by which this machine may be called; may be given several times (default: local names)
@@ -256,8 +256,7 @@ impl Config {
                 notes.push((Level::Warn, format!("everybody on this machine can read {path} (chmod 600)")));
             }
         }
-        let origins = if args.allow_origin.is_empty() { vec!["*".into()] } else { args.allow_origin };
-        let sites = Sites { origins, hosts: args.allow_host };
+        let sites = Sites { origins: args.allow_origin, hosts: args.allow_host };
         Ok(Self {
             device: args.device,
             listen: args.listen,

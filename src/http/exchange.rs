@@ -21,7 +21,7 @@ pub struct Exchange<'a> {
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<&'a str>,
     /// Which pages may read the response.
-    pub cors: Vec<(&'static str, &'a str)>,
+    pub cors: Vec<(&'static str, String)>,
     /// The connection's permit.
     pub permit: &'a Permit,
 }
@@ -41,11 +41,11 @@ impl Exchange<'_> {
 
     /// Adds what every response says: which program this is, and which pages may read the response.
     pub fn add_common_headers(&self, response: Response) -> Response {
-        let server = self.server_header.map(|name| ("Server", name));
-        server
-            .into_iter()
-            .chain(self.cors.iter().copied())
-            .fold(response, |response, (name, value)| response.with(name, value))
+        let response = self.cors.iter().fold(response, |response, (name, value)| response.with(name, value));
+        match self.server_header {
+            Some(name) => response.with("Server", name),
+            None => response,
+        }
     }
 
     /// Makes the client a viewer, which is sent frames in this mode; or returns the response that there is no room.

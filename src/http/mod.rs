@@ -205,18 +205,16 @@ impl App {
             }
             _ => {}
         }
-        let effect = route.effect(&head.method);
-        let is_stranger = match self.gate.admit(effect, head, &query) {
-            Ok(()) => false,
+        let is_stranger = match self.gate.admit(route, head, &query) {
+            Ok(is_stranger) => is_stranger,
             Err(Refusal::Wrong(response)) => {
                 self.gate.count_wrong(exchange.connection.peer());
                 exchange.permit.pause(access::PENALTY);
                 return Err(response);
             }
-            Err(Refusal::Missing(_)) if route.is_public() => true,
-            Err(Refusal::Missing(response) | Refusal::Other(response)) => return Err(response),
+            Err(Refusal::Other(response)) => return Err(response),
         };
-        match self.refuse(route, effect) {
+        match self.refuse(route, route.effect(&head.method)) {
             Some(refusal) => Err(refusal),
             None => Ok((route, is_stranger)),
         }
@@ -266,7 +264,7 @@ impl App {
             head,
             query: Query::new(""),
             server_header: self.settings.server_header.as_deref(),
-            cors: self.gate.cors(head.field("Origin")),
+            cors: self.gate.cors(head),
         }
     }
 
@@ -285,7 +283,7 @@ impl App {
 
     /// What nobody may have here.
     fn refuse(&self, route: Route, effect: Effect) -> Option<Response> {
-        let changes = effect == Effect::Changes;
+        let changes = effect == Effect::Write;
         match route {
             Route::Controls => self.settings.controls.refuses(changes).map(|why| Response::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.
