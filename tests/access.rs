@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Answer, EXIT_LIMIT, PATIENCE, TestServer, request, request_with};
+use support::{Answer, EXIT_LIMIT, PATIENCE, TestServer, program, request, request_with};
 
 /// Long and odd enough to be found wherever they should not be.
 const FILE: &str = "# who may come in\n\
@@ -310,104 +310,184 @@ fn no_referer_has_a_token() {
 }
 
 #[test]
-fn pages_that_may_read() {
+fn pages_whose_scripts_may_read() {
     let ask = |server: &TestServer, target: &str, origin: Option<&str>| -> Answer {
         let fields: Vec<_> = origin.map(|origin| ("Origin", origin)).into_iter().collect();
         server.connect().exchange(request_with("GET", target, &fields))
     };
-    let (panel, other) = (Some("http://panel.local"), Some("http://other.example"));
+    let (panel, other) = (Some("https://panel.example"), Some("http://other.example"));
+    let local = Some("http://mainsail.local");
+    let default = TestServer::start(&[]);
+    let open = TestServer::start(&["--allow-origin", "*"]);
+    let closed = TestServer::start(&["--allow-origin", "none"]);
+    let named =
+        TestServer::start(&["--allow-origin", "https://panel.example", "--allow-origin=https://b.example:8443"]);
+    let mut ustreamer = program();
+    ustreamer.args(["--as", "ustreamer", "--host=127.0.0.1", "--port=0", "--device=synthetic", "--allow-origin", "*"]);
+    let ustreamer = TestServer::launch(ustreamer, 1);
     for target in ["/snapshot", "/stream", "/state", "/nothing"] {
-        let open = TestServer::start(&[]);
-        for origin in [None, panel, other] {
-            let answer = ask(&open, target, origin);
-            assert_eq!((answer.expect_header("Access-Control-Allow-Origin"), answer.header("Vary")), ("*", None));
+        for origin in [None, panel, other, local] {
+            for server in [&open, &ustreamer] {
+                let answer = ask(server, target, origin);
+                assert_eq!((answer.expect_header("Access-Control-Allow-Origin"), answer.header("Vary")), ("*", None));
+            }
         }
-        let named =
-            TestServer::start(&["--allow-origin", "http://panel.local", "--allow-origin=https://b.example:8443"]);
-        for (origin, allowed) in [(None, None), (panel, panel), (other, None), (Some("HTTP://PANEL.local"), panel)] {
-            let answer = ask(&named, target, origin);
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{target} {origin:?}");
-            assert_eq!(answer.header("Vary"), Some("Origin"));
+        for (origin, by_default, by_name) in [
+            (None, None, None),
+            (panel, None, panel),
+            (Some("HTTPS://PANEL.example"), None, panel),
+            (other, None, None),
+            (local, local, local),
+            (Some("null"), None, None),
+        ] {
+            for (server, allowed) in [(&default, by_default), (&closed, None), (&named, by_name)] {
+                let answer = ask(server, target, origin);
+                assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{target} {origin:?}");
+                assert_eq!(answer.header("Vary"), Some("Origin"));
+            }
         }
-        let closed = TestServer::start(&["--allow-origin", "none"]);
-        assert_eq!(ask(&closed, target, panel).header("Access-Control-Allow-Origin"), None);
     }
 }
 
-/// Pages of other sites, and sites whose name was made to lead here, can look; they cannot take stills, warm the
-/// camera or set controls.
+/// A header field, and what becomes of a request that has it under each of four policies: without `--allow-origin`,
+/// with `*`, with `none`, with a named origin. `y` is 200 and `n` is 403, for an interrupt and for a write.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
+/// Every combination of header fields, kind of request, credential and `--allow-origin`: what the rule allows, no matter
+/// who shows which credential.
 #[test]
-fn pages_that_may_do_more_than_look() {
-    let server = TestServer::start(&[
-        "--still-size=640x480",
-        "--allow-origin=*",
-        "--allow-origin=https://panel.example",
-        "--allow-host=cam.example",
-    ]);
+fn a_foreign_page_can_only_read() {
+    let browser = ("User-Agent", "Mozilla/5.0");
+    let cases: &[Case] = &[
+        (&[], "yyyy", "yyyy"),
+        (&[browser], "yyyy", "nnnn"),
+        (&[browser, ("Sec-Fetch-Site", "same-origin")], "yyyy", "yyyy"),
+        (&[browser, ("Sec-Fetch-Site", "none")], "yyyy", "yyyy"),
+        (&[browser, ("Sec-Fetch-Site", "cross-site")], "nnnn", "nnnn"),
+        (&[("Origin", "http://127.0.0.1:5000")], "yyyy", "yyyy"),
+        (&[("Referer", "http://127.0.0.1/")], "yyyy", "yyyy"),
+        (&[("Origin", "http://192.168.1.66")], "yyny", "yyny"),
+        (&[("Origin", "http://mainsail.local"), ("Sec-Fetch-Site", "cross-site")], "yyny", "yyny"),
+        (&[("Referer", "http://mainsail/#/")], "yyny", "yyny"),
+        (&[("Origin", "https://panel.example")], "nnny", "nnny"),
+        (&[("Referer", "https://panel.example/cams")], "nnny", "nnny"),
+        (&[("Origin", "http://evil.example")], "nnnn", "nnnn"),
+        (&[browser, ("Origin", "http://evil.example"), ("Sec-Fetch-Site", "cross-site")], "nnnn", "nnnn"),
+        (&[("Referer", "http://evil.example/page")], "nnnn", "nnnn"),
+        (&[("Origin", "null")], "nnnn", "nnnn"),
+    ];
     let body = "{\"brightness\": 10}";
-    let requests: [(&str, &str, &str); 6] = [
-        ("GET", "/still?max_age=600000", ""),
-        ("GET", "/snapshot?size=max&max_age=600000", ""),
-        ("GET", "/warm?for=1s", ""),
-        ("POST", "/warm?for=1s", ""),
-        ("POST", "/controls", body),
-        ("GET", "/?action=command&id=-1", ""),
-    ];
-    let host = server.address().to_string();
-    let lan = "192.168.1.7:8080";
-    let own = format!("http://{host}");
-    let cases: Vec<(Vec<(&str, &str)>, bool)> = vec![
-        (vec![("Host", &host)], true),
-        (vec![("Host", "localhost")], true),
-        (vec![("Host", "octopi")], true),
-        (vec![("Host", "octopi.local:8080")], true),
-        (vec![("Host", "cam.lan")], true),
-        (vec![("Host", "cam.home.arpa")], true),
-        (vec![("Host", "[fd00::1]:8080")], true),
-        (vec![("Host", "cam.example:8080")], true),
-        (vec![("Host", "evil.example")], false),
-        (vec![("Host", "evil.example:8080")], false),
-        (vec![("Host", "192.168.1.7.evil.example")], false),
-        (vec![("Host", &host), ("Origin", &own)], true),
-        (vec![("Host", &host), ("Referer", &own)], true),
-        (vec![("Host", lan), ("Origin", "http://192.168.1.7")], true),
-        (vec![("Host", lan), ("Origin", "https://panel.example")], true),
-        (vec![("Host", lan), ("Origin", "http://mainsail.local")], true),
-        (vec![("Host", lan), ("Origin", "http://evil.example")], false),
-        (vec![("Host", lan), ("Origin", "null")], false),
-        (vec![("Host", lan), ("Referer", "http://evil.example/page")], false),
-        (vec![("Host", lan), ("Sec-Fetch-Site", "cross-site")], false),
-        (vec![("Host", lan), ("User-Agent", "Mozilla/5.0"), ("Accept", "image/*")], false),
-        (vec![("Host", &host), ("Origin", "http://192.168.1.66")], false),
-        // DNS rebinding: the page's own name leads here, so its origin is ours.
-        (vec![("Host", "evil.example"), ("Origin", "http://evil.example")], false),
-        (vec![("Host", "evil.example"), ("Sec-Fetch-Site", "same-origin")], false),
-    ];
-    for (fields, allowed) in cases {
-        for (method, target, body) in requests {
-            let length = body.len().to_string();
-            let fields = [&fields[..], &[("Content-Length", &length)]].concat();
-            let answer = server.connect().exchange(request_with(method, target, &fields) + body);
-            let expected = if allowed { 200 } else { 403 };
-            assert_eq!(answer.status, expected, "{method} {target} {fields:?}: {}", answer.text());
+    let reads = [("GET", "/snapshot", ""), ("GET", "/state", ""), ("GET", "/controls", "")];
+    let interrupts =
+        [("GET", "/still?max_age=600000", ""), ("GET", "/snapshot?size=max&max_age=600000", ""), ("POST", "/warm", "")];
+    let writes = [("POST", "/controls", body), ("GET", "/?action=command&id=-1", "")];
+    for (at, allow) in
+        [&[][..], &["--allow-origin=*"], &["--allow-origin=none"], &["--allow-origin=https://panel.example"]]
+            .into_iter()
+            .enumerate()
+    {
+        let (open, closed) = (TestServer::start(&[&["--still-size=640x480"], allow].concat()), guarded(allow));
+        let shown = [("Authorization", BEN), ("Authorization", "Bearer tk-e94c-control")];
+        let clients = [(&open, None), (&*closed, Some(shown[0])), (&*closed, Some(shown[1]))];
+        for ((server, credential), (fields, interrupt, write)) in
+            clients.into_iter().flat_map(|client| cases.iter().map(move |case| (client, *case)))
+        {
+            let fields: Vec<_> = [("Host", "127.0.0.1")].into_iter().chain(credential).chain(fields.to_vec()).collect();
+            for (requests, expected) in [(&reads[..], "yyyy"), (&interrupts, interrupt), (&writes, write)] {
+                for (method, target, body) in requests {
+                    let length = body.len().to_string();
+                    let fields = [&fields[..], &[("Content-Length", &length)]].concat();
+                    let answer = server.connect().exchange(request_with(method, target, &fields) + body);
+                    let status = if &expected[at..=at] == "y" { 200 } else { 403 };
+                    assert_eq!(answer.status, status, "{method} {target} {fields:?} {allow:?}: {}", answer.text());
+                }
+            }
         }
-        assert_eq!(server.connect().exchange(request_with("GET", "/snapshot", &fields)).status, 200, "{fields:?}");
     }
 }
 
-/// A browser adds the password that it knows to requests that other sites' pages make; it adds no token.
+/// Names that can be made to lead here by somebody else's name server (DNS rebinding).
 #[test]
-fn a_password_alone_does_not_open_the_door_to_pages() {
-    let server = guarded(&[]);
-    let ask =
-        |target: &str, fields: &[(&str, &str)]| server.connect().exchange(request_with("GET", target, fields)).status;
-    let (evil, ben) = (("Origin", "http://evil.example"), ("Authorization", BEN));
-    assert_eq!(ask("/still", &[evil, ben]), 403);
-    assert_eq!(ask("/?action=command&id=-1", &[evil, ben]), 403);
-    assert_eq!(ask("/?action=command&id=-1&token=wrong-guess", &[evil, ben]), 403);
-    assert_eq!(ask("/?action=command&id=-1&token=tk-e94c-control", &[evil]), 200);
-    assert_eq!(ask("/?action=command&id=-1", &[evil, ("Authorization", "Bearer tk-e94c-control")]), 200);
-    assert_eq!(ask("/still", &[ben, ("Host", "cam.example")]), 200, "no name that leads here has our password");
+fn names_by_which_a_request_without_a_credential_may_call_this_machine() {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    let servers = [&[][..], &["--allow-origin=*"], &["--allow-origin=none"], &["--allow-origin=https://panel.example"]]
+        .map(|allow| TestServer::start(&[&["--still-size=640x480", "--allow-host=cam.example"], allow].concat()));
+    let (ours, theirs) = ("yyyy", "yynn");
+    for (host, reads) in [
+        ("127.0.0.1:8080", ours),
+        ("localhost", ours),
+        ("octopi", ours),
+        ("octopi.local:8080", ours),
+        ("cam.lan", ours),
+        ("cam.home.arpa", ours),
+        ("cam.internal", ours),
+        ("[fd00::1]:8080", ours),
+        ("cam.example:8080", ours),
+        (hostname.trim(), ours),
+        ("evil.example", theirs),
+        ("evil.example:8080", theirs),
+        ("192.168.1.7.evil.example", theirs),
+    ] {
+        for (at, server) in servers.iter().enumerate() {
+            // A page whose own name leads here asks for its own origin.
+            for own in [&[][..], &[("Origin", "http://evil.example")], &[("Sec-Fetch-Site", "same-origin")]] {
+                let fields = [&[("Host", host)], own].concat();
+                let ask = |target: &str| server.connect().exchange(request_with("GET", target, &fields)).status;
+                let read = if &reads[at..=at] == "y" { 200 } else { 403 };
+                assert_eq!((ask("/snapshot"), ask("/state")), (read, read), "{fields:?} {at}");
+                assert_eq!(ask("/healthz"), 200, "machines ask that by any name");
+                let is_ours = reads == ours && !own.contains(&("Origin", "http://evil.example"));
+                let more = if is_ours { 200 } else { 403 };
+                assert_eq!((ask("/still?max_age=600000"), ask("/warm")), (more, more), "{fields:?} {at}");
+                assert_eq!(ask("/?action=command&id=-1"), more, "{fields:?} {at}");
+            }
+        }
+    }
+    // A credential is a secret that no name has.
+    let guarded = guarded(&["--allow-origin=none"]);
+    let fields = [("Authorization", BEN), ("Host", "cam.example")];
+    assert_eq!(guarded.connect().exchange(request_with("GET", "/still", &fields)).status, 200);
+}
+
+/// Each refusal names the option that would allow the request, and the log does so once.
+#[test]
+fn refusals_name_the_option_that_would_allow_it() {
+    let body_of = |server: &TestServer, fields: &[(&str, &str)]| {
+        let answer = server.connect().exchange(request_with("GET", "/still", fields));
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        answer.text()
+    };
+    let server = TestServer::start(&[]);
+    for _ in 0..3 {
+        let page = body_of(&server, &[("Origin", "https://panel.example:8443")]);
+        assert!(page.contains("--allow-origin https://panel.example:8443 "), "{page}");
+        let name = body_of(&server, &[("Host", "cam.example:8080")]);
+        assert!(name.contains("--allow-host cam.example "), "{name}");
+        let hidden = body_of(&server, &[("Sec-Fetch-Site", "cross-site")]);
+        assert!(hidden.contains("Origin") && !hidden.contains("--"), "{hidden}");
+    }
+    server.wait_log("option=\"--allow-host cam.example\"", PATIENCE);
+    let log = server.log();
+    for option in ["--allow-origin https://panel.example:8443\"", "--allow-host cam.example\""] {
+        assert_eq!(log.iter().filter(|line| line.contains(option)).count(), 1, "{option} in {log:#?}");
+    }
+    // What the log proposes is what is needed.
+    let server = TestServer::start(&["--allow-origin", "https://panel.example:8443", "--allow-host", "cam.example"]);
+    let fields = [("Host", "cam.example:8080"), ("Origin", "https://panel.example:8443")];
+    assert_eq!(server.connect().exchange(request_with("GET", "/still", &fields)).status, 200);
+}
+
+/// The log does not grow with the names that a stranger makes up.
+#[test]
+fn made_up_names_do_not_fill_the_log() {
+    let server = TestServer::start(&[]);
+    let mut client = server.connect();
+    for number in 0..300 {
+        let origin = format!("https://evil{number}.example");
+        assert_eq!(client.exchange(request_with("GET", "/still", &[("Origin", &origin)])).status, 403);
+    }
+    let lines = server.log().iter().filter(|line| line.contains("request refused")).count();
+    assert!(lines <= 100, "{lines} lines");
 }
 
 #[test]

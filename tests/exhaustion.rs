@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -11,7 +12,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Client, Footprint, PATIENCE, SNAPSHOT_LIMIT, TestServer, flood_bytes, request, resets, sys, wait_until};
+use support::{
+    Client, Footprint, PATIENCE, SNAPSHOT_LIMIT, TestServer, flood_bytes, narrow_connection, request, request_with,
+    resets, sys, wait_until,
+};
 
 /// A server with one viewer, so that the camera and its thread are there before anything is counted.
 fn watched_server(args: &[&str]) -> (TestServer, Viewer) {
@@ -213,6 +217,59 @@ fn refused_and_unfinished_requests_are_bounded_too() {
         server.wait_footprint(before, PATIENCE);
         viewer.finish();
     }
+}
+
+/// A connection is counted from accept to close, whatever it is sent: requests of every kind, pipelined by clients that
+/// read no response. The bound on all connections holds, and whoever reads is served beside them.
+#[test]
+fn unread_responses_of_every_kind_are_bounded() {
+    sys::need_descriptors(2_000);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
+    command.env("FRAMEHUB_TOKEN", "T0ken");
+    let server = TestServer::spawn(command, &["--size", "320x240", "--max-clients", "10"]);
+    let known = ("Authorization", "Bearer T0ken");
+    assert_eq!(server.connect().exchange(request_with("GET", "/snapshot", &[known])).status, 200);
+    let before = server.footprint();
+    let foreign = [known, ("Origin", "http://evil.example")];
+    let requests = [
+        request("GET", "/nope"),
+        request("DELETE", "/snapshot"),
+        request("BREW", "/"),
+        request("OPTIONS", "/snapshot"),
+        request("GET", "/snapshot"),
+        request("GET", "/page.js"),
+        request("GET", "/healthz"),
+        request_with("GET", "/", &[known]),
+        request_with("GET", "/state", &[known]),
+        request_with("GET", "/clip", &[known]),
+        request_with("GET", "/still", &foreign),
+        request_with("GET", "/stream?mode=none", &[known]),
+    ];
+    // 10 viewers, 16 short responses, 16 that wait, 256 heads, and some threads whose end has not been noticed yet.
+    let most = 10 + 16 + 16 + 256 + 8;
+    let most = Footprint { threads: before.threads + most, descriptors: before.descriptors + most };
+    let mut unread = Vec::new();
+    for turn in 0..700 {
+        let socket = narrow_connection(server.address(), 4 * 1024);
+        socket.set_nonblocking(true).expect("a socket can be made non-blocking");
+        // As much as is taken: the server stops reading when its responses are not read.
+        let _ = (&socket).write(requests[turn % requests.len()].repeat(500).as_bytes());
+        unread.push(socket);
+        if turn % 50 == 49 {
+            let footprint = server.footprint();
+            assert!(footprint.threads <= most.threads, "{footprint:?} after {turn} connections, at most {most:?}");
+            assert!(footprint.descriptors <= most.descriptors, "{footprint:?} after {turn} connections");
+        }
+    }
+    wait_until("one that reads is served", Duration::from_secs(4), || {
+        let mut client = server.connect();
+        client.try_send(request_with("GET", "/snapshot", &[known])).is_ok()
+            && client.try_answer("GET").is_ok_and(|answer| answer.status == 200)
+    });
+    // Their time, not our leaving, ends them.
+    server.wait_footprint(before, PATIENCE);
+    drop(unread);
+    assert_eq!(server.connect().exchange(request_with("GET", "/snapshot", &[known])).status, 200);
 }
 
 /// The oldest silent connection makes room for the newest, and the youngest stay.

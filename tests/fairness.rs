@@ -172,7 +172,7 @@ fn ghosts_make_room_for_newcomers() {
             }
             frames
         });
-        // One after the other, since each one's thread takes its number: 9 is the twin's.
+        // One after the other, since each one's thread takes its number: 3 is the twin's.
         let came = |count| wait_until("the viewer came", PATIENCE, || times(&server, "viewer came") == count);
         came(1);
         let _other = ghost(&server, "VLC/3");
@@ -191,7 +191,7 @@ fn ghosts_make_room_for_newcomers() {
         let (answer, _first) = come("Safari/17");
         assert_eq!(answer.status, 200, "{}", answer.head);
         let left = server.wait_log("another wanted the place", PATIENCE);
-        assert!(left.contains("id=9 "), "the twin, which came third: {left}");
+        assert!(left.contains("id=3 "), "the twin, which came third: {left}");
         let (answer, _second) = come("Safari/17");
         assert_eq!(answer.status, 200, "{}", answer.head);
         wait_until("the other ghost goes too", PATIENCE, || times(&server, "another wanted the place") == 2);

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    Client, Footprint, PATIENCE, SNAPSHOT_LIMIT, TestServer, crowd, is_long_run, request, storm_rounds, sys, wait_until,
+    Client, Footprint, PATIENCE, SNAPSHOT_LIMIT, TestServer, crowd, is_long_run, request, request_with, storm_rounds,
+    sys, wait_until,
 };
 
 /// Crowds share two cores badly: one at a time.
@@ -50,9 +51,10 @@ fn a_full_server_refuses_viewers_and_serves_snapshots() {
     let mut viewers: Vec<_> = (0..5).map(|_| server.stream("/stream")).collect();
     viewers.iter_mut().for_each(|viewer| drop(viewer.next_part()));
     for target in ["/stream", "/?action=stream", "/mjpg"] {
-        let answer = server.get(target);
+        let origin = [("Origin", "http://printer.local")];
+        let answer = server.connect().exchange(request_with("GET", target, &origin));
         answer.assert_unavailable();
-        assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "*");
+        assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "http://printer.local");
     }
     for _ in 0..10 {
         let start = Instant::now();

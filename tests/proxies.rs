@@ -204,6 +204,14 @@ fn asks_itself(kind: Kind) {
     assert_eq!(proxy.get("/webcam/snapshot", &[("Authorization", "Basic YW5uOndyb25n")]).status, 401);
     let ann = [("Authorization", "Basic YW5uOkNIQU5HRS1USElT")];
     assert_eq!(proxy.get("/webcam/snapshot", &ann).status, 200);
+    // The browser adds the password and the proxy the token, whatever page the request is made for.
+    let post = |origin: &str| {
+        let fields = [ann[0], ("Host", "cam.example"), ("Origin", origin), ("Content-Length", "18")];
+        let mut client = Client::connect(proxy.address);
+        client.send(request_with("POST", "/webcam/controls", &fields) + "{\"brightness\": 10}");
+        client.try_answer("POST").expect("an answer").status
+    };
+    assert_eq!((post("https://evil.example"), post("null"), post("https://cam.example")), (403, 403, 200));
     let (_, mut parts) = Client::connect(proxy.address).stream(request_with("GET", "/webcam/stream", &ann));
     parts.next_part();
 }

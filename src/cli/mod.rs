@@ -106,8 +106,8 @@ struct Args {
     /// everybody has access)
     #[argh(option, arg_name = "path")]
     auth_file: Option<String>,
-    /// an origin whose pages' scripts may read what is served here, such as http://mainsail.local, or * or none; a
-    /// named one may also change things; can be given several times (default *)
+    /// an origin whose pages are trusted, such as https://panel.example; * lets the scripts of all pages read, none
+    /// trusts no page but our own; can be given several times (default: pages of the local network)
     #[argh(option, from_str_fn(parse_origin), arg_name = "origin")]
     allow_origin: Vec<String>,
     /// a public host name of this machine; can be given several times (default: local names)
@@ -260,7 +260,6 @@ impl Args {
                 notes.push((Level::Warn, format!("everybody on this machine can read {path} (chmod 600)")));
             }
         }
-        let origins = if self.allow_origin.is_empty() { vec!["*".into()] } else { self.allow_origin };
         Ok(Config {
             device: self.device,
             listen: self.listen,
@@ -289,7 +288,7 @@ impl Args {
                 server_header: self.server_header,
                 access: Access {
                     credentials,
-                    sites: Sites { origins, hosts: self.allow_host },
+                    sites: Sites { origins: self.allow_origin, hosts: self.allow_host },
                     proxies: self.trusted_proxy,
                 },
             },

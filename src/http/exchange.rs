@@ -1,6 +1,6 @@
 //! One request while it is being served, and the way back to the client that sent it.
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use tiny_http::Method;
 
@@ -8,7 +8,7 @@ use super::response::Response;
 use super::route::Query;
 use super::server::connection::Connection;
 use super::server::head::Head;
-use super::server::limits::{Limits, ViewerPermit};
+use super::server::limits::{Permit, Viewer, Waiting};
 
 /// What an endpoint that sends its response itself needs to know about the request.
 pub struct Exchange<'a> {
@@ -21,9 +21,9 @@ pub struct Exchange<'a> {
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<&'a str>,
     /// Which pages may read the response.
-    pub cors: Vec<(&'static str, &'a str)>,
-    /// Where viewers are counted.
-    pub limits: &'a Arc<Limits>,
+    pub cors: Vec<(&'static str, String)>,
+    /// The connection's permit.
+    pub permit: &'a Permit,
 }
 
 impl Exchange<'_> {
@@ -41,17 +41,24 @@ impl Exchange<'_> {
 
     /// Adds what every response says: which program this is, and which pages may read the response.
     pub fn add_common_headers(&self, response: Response) -> Response {
-        let server = self.server_header.map(|name| ("Server", name));
-        server
-            .into_iter()
-            .chain(self.cors.iter().copied())
-            .fold(response, |response, (name, value)| response.with(name, value))
+        let response = self.cors.iter().fold(response, |response, (name, value)| response.with(name, value));
+        match self.server_header {
+            Some(name) => response.with("Server", name),
+            None => response,
+        }
     }
 
-    /// Makes this client a viewer; or the response that there is no room.
-    pub fn viewer(&self, mode: &'static str) -> Result<ViewerPermit, Response> {
+    /// Makes the client a viewer, which is sent frames in this mode; or returns the response that there is no room.
+    pub fn viewer(&self, mode: &'static str) -> Result<Viewer<'_>, Response> {
         let user_agent = self.head.field("User-Agent").unwrap_or_default();
-        let permit = self.limits.take_viewer(self.connection, user_agent, mode);
-        permit.map_err(|full| Response::unavailable(full.reason()))
+        let viewer = self.permit.view(self.connection.peer(), user_agent, mode);
+        viewer.map_err(|full| Response::unavailable(full.reason()))
+    }
+
+    /// Counts the request among those that wait for the camera, when it is its turn; or returns the response that it
+    /// was not before `deadline`.
+    pub fn wait(&self, deadline: Instant) -> Result<Waiting<'_>, Response> {
+        let waiting = self.permit.wait(deadline, || !self.connection.has_left());
+        waiting.map_err(|full| Response::unavailable(full.reason()))
     }
 }

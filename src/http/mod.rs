@@ -14,11 +14,10 @@ pub(crate) mod server;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use socket2::{SockAddr, Socket};
+use socket2::SockAddr;
 use tiny_http::Method;
 
 pub use self::access::Access;
@@ -36,7 +35,7 @@ use self::response::Response;
 use self::route::{Effect, Query, Route};
 use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
-use self::server::limits::{Full, Limits, Permit};
+use self::server::limits::{Limits, Permit};
 pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, lan_addresses};
 use crate::camera::controls::Panel;
 use crate::camera::session::{Phase, Session};
@@ -52,7 +51,7 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// What every connection's thread shares.
 pub struct App {
     parts: Parts,
-    places: Arc<Limits>,
+    limits: Arc<Limits>,
     clips: ClipMemory,
     settings: Settings,
     gate: Gate,
@@ -100,42 +99,42 @@ impl App {
     /// An HTTP side for these parts.
     pub fn new(parts: Parts, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
-        let places = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let limits = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
         let clips = ClipMemory::new(parts.ring.limit());
-        Arc::new(Self { parts, places, clips, settings, gate, started_at: Instant::now() })
+        Arc::new(Self { parts, limits, clips, settings, gate, started_at: Instant::now() })
     }
 
     /// How many viewers there are now.
     pub fn viewers(&self) -> usize {
-        self.places.clients().len()
+        self.limits.viewers().present.len()
     }
 
     /// Serves those who connect to these listeners until `stop` becomes readable or is closed at its other end.
     pub fn serve(self: &Arc<Self>, listeners: &Listeners, stop: BorrowedFd<'_>) -> io::Result<()> {
         let app = self.clone();
-        let serve = move |socket, address: &_, permit| app.serve_connection(socket, address, permit);
-        listeners.serve(&self.places, &Arc::new(serve), stop)
+        let serve = move |address: &_, permit| app.serve_connection(address, &permit);
+        listeners.serve(&self.limits, &Arc::new(serve), stop)
     }
 
     /// The most descriptors and threads that clients can take.
     pub fn most_connections(&self) -> usize {
-        self.places.most()
+        self.limits.max_connections()
     }
 
     /// Ends all connections, the hub having been closed: politely for those who read, at once for the rest.
     pub fn close(&self) {
-        self.places.close_waiting();
-        if !self.places.wait_empty(Instant::now() + GRACE) {
-            self.places.close_all();
-            if !self.places.wait_empty(Instant::now() + FAREWELL) {
+        self.limits.close_idle();
+        if !self.limits.wait_empty(Instant::now() + GRACE) {
+            self.limits.close_all();
+            if !self.limits.wait_empty(Instant::now() + FAREWELL) {
                 warn!("some connections did not end in time");
             }
         }
     }
 
-    /// A connection's thread.
-    fn serve_connection(&self, socket: Arc<Socket>, address: &SockAddr, mut place: Permit) {
-        let mut connection = match Connection::new(socket, address) {
+    /// What a connection's thread does.
+    fn serve_connection(&self, address: &SockAddr, permit: &Permit) {
+        let mut connection = match Connection::new(permit.link().clone(), address) {
             Ok(connection) => connection,
             // It was gone before its options could be set.
             Err(error) => return debug!("connection lost error=\"{error}\""),
@@ -143,110 +142,90 @@ impl App {
         let mut requests = Requests::new();
         loop {
             let request = requests.next(&connection).and_then(|head| Ok((requests.body(&head, &connection)?, head)));
-            // Only now: one that owes us the rest of a body is as idle as one that owes us a head.
-            place.end_head();
-            let goes_on = match request {
+            let is_kept = match request {
                 Ok((body, head)) => {
                     connection.set_client(self.gate.client(connection.address(), &head));
-                    self.respond(&connection, &head, &body, &mut place)
+                    self.respond(&connection, permit, &head, &body)
                 }
                 Err(HeadError::Nothing) => return,
                 Err(HeadError::Refused(status, why)) => {
-                    debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
-                    // Whether it arrives changes nothing: the connection ends.
                     let head = Head::unread();
-                    let _ = self.exchange(&connection, &head).respond(Response::text(status, why));
-                    false
+                    debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
+                    let exchange = self.exchange(&connection, permit, &head);
+                    permit.begin_response() && exchange.respond(Response::text(status, why))
                 }
             };
-            // One that is only being seen out is as idle as one that owes us a head, and counts as such.
-            place.begin_head();
-            if !goes_on {
+            if !is_kept || !permit.expect_request() {
+                permit.close();
                 return connection.linger();
             }
         }
     }
 
     /// Responds to one request; `true` if the connection can take another.
-    fn respond(&self, connection: &Connection, head: &Head, body: &[u8], place: &mut Permit) -> bool {
-        let mut exchange = self.exchange(connection, head);
+    fn respond(&self, connection: &Connection, permit: &Permit, head: &Head, body: &[u8]) -> bool {
+        let mut exchange = self.exchange(connection, permit, head);
+        let admitted = self.admit(&mut exchange);
+        if !permit.begin_response() {
+            return false;
+        }
+        match admitted {
+            Ok((route, is_stranger)) => self.dispatch(&exchange, route, is_stranger, body),
+            Err(response) => exchange.respond(response),
+        }
+    }
+
+    /// What the request asks for, and whether it comes from a stranger to whom only that is open; or the response that
+    /// it may not have it.
+    fn admit<'a>(&self, exchange: &mut Exchange<'a>) -> Result<(Route, bool), Response> {
+        let head = exchange.head;
         if head.method == Method::Options && head.target == "*" {
-            return exchange.respond(preflight(Route::Page));
+            return Err(preflight(Route::Page));
         }
         let Some((route, query)) = Route::decode(&head.target) else {
-            return exchange.respond(Response::text(404, "not found: / shows what there is"));
+            return Err(Response::text(404, "not found: / shows what there is"));
         };
         exchange.query = query;
         match &head.method {
-            Method::Options => return exchange.respond(preflight(route)),
-            Method::NonStandard(_) => return exchange.respond(Response::text(501, "unknown method")),
+            Method::Options => return Err(preflight(route)),
+            Method::NonStandard(_) => return Err(Response::text(501, "unknown method")),
             method if !route.methods().split(", ").any(|known| known == method.as_str()) => {
                 let response = Response::text(405, "this URL does not take this method");
-                return exchange.respond(response.with("Allow", route.methods()));
+                return Err(response.with("Allow", route.methods()));
             }
             _ => {}
         }
-        let effect = route.effect(&head.method);
-        let refusal = self.gate.admit(effect, head, &query).err();
-        let is_stranger = refusal.is_some();
-        match refusal {
-            Some(Refusal::Wrong(response)) => {
-                self.gate.count_wrong(connection.peer());
-                // Who waits here is as idle as one who owes us a head, and as easily evicted.
-                place.begin_head();
-                thread::sleep(access::PENALTY);
-                place.end_head();
-                return exchange.respond(response);
+        let is_stranger = match self.gate.admit(route, head, &query) {
+            Ok(is_stranger) => is_stranger,
+            Err(Refusal::Wrong(response)) => {
+                self.gate.count_wrong(exchange.connection.peer());
+                exchange.permit.pause(access::PENALTY);
+                return Err(response);
             }
-            // What machines ask to find out whether we are well, browsers in any case, and our page without the token
-            // that is in its own address. The page's files are no secret.
-            Some(Refusal::Missing(_))
-                if matches!(route, Route::Health | Route::Favicon | Route::Style | Route::Script) => {}
-            Some(Refusal::Missing(response) | Refusal::Other(response)) => return exchange.respond(response),
-            None => {}
-        }
-        if let Some(refusal) = self.refuse(route, effect) {
-            return exchange.respond(refusal);
-        }
-        let done = match route {
-            Route::Stream => self.stream(&exchange),
-            Route::Clip => clip::respond(&exchange, &self.parts.ring, self.parts.session.hub(), &self.clips),
-            _ => return self.respond_short(route, &exchange, body, is_stranger),
+            Err(Refusal::Other(response)) => return Err(response),
         };
-        done.is_err_and(|response| exchange.respond(response))
-    }
-
-    fn stream(&self, exchange: &Exchange<'_>) -> Result<(), Response> {
-        let Parts { session, ring, lockstep, .. } = &self.parts;
-        let delivery = Delivery::from_query(&exchange.query, self.settings.admission.mode);
-        let delivery = delivery.map_err(|why| Response::text(400, why))?;
-        let sources = delivery::Sources { hub: session.hub(), ring, lockstep };
-        stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
-    }
-
-    fn exchange<'a>(&'a self, connection: &'a Connection, head: &'a Head) -> Exchange<'a> {
-        Exchange {
-            connection,
-            head,
-            query: Query::new(""),
-            server_header: self.settings.server_header.as_deref(),
-            cors: self.gate.cors(head.field("Origin")),
-            limits: &self.places,
+        match self.refuse(route, route.effect(&head.method)) {
+            Some(refusal) => Err(refusal),
+            None => Ok((route, is_stranger)),
         }
     }
 
-    /// Responds to a request that does not make its client a viewer.
-    fn respond_short(&self, route: Route, exchange: &Exchange<'_>, body: &[u8], is_stranger: bool) -> bool {
-        let Some(_permit) = self.places.take_short() else {
-            return exchange.respond(Response::unavailable(Full::Server.reason()));
-        };
+    /// Responds to a request that may be fulfilled.
+    fn dispatch(&self, exchange: &Exchange<'_>, route: Route, is_stranger: bool, body: &[u8]) -> bool {
         let query = &exchange.query;
         let Parts { session, stills, panel, ring, .. } = &self.parts;
         let response = match route {
-            Route::Stream | Route::Clip => return false, // They make viewers.
+            Route::Stream => match self.stream(exchange) {
+                Ok(()) => return false,
+                Err(refusal) => Err(refusal),
+            },
+            Route::Clip => match clip::respond(exchange, ring, session.hub(), &self.clips) {
+                Ok(()) => return false,
+                Err(refusal) => Err(refusal),
+            },
             Route::ClipIndex => Ok(clip::index(ring, query)),
-            Route::Snapshot => picture::snapshot(session, query),
-            Route::Still => picture::still(stills, query),
+            Route::Snapshot => picture::snapshot(exchange, session),
+            Route::Still => picture::still(exchange, stills),
             Route::Warm => picture::warm(session.hub(), query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
             Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),
@@ -260,12 +239,31 @@ impl App {
         exchange.respond(response.unwrap_or_else(|refusal| refusal))
     }
 
+    fn stream(&self, exchange: &Exchange<'_>) -> Result<(), Response> {
+        let Parts { session, ring, lockstep, .. } = &self.parts;
+        let delivery = Delivery::from_query(&exchange.query, self.settings.admission.mode);
+        let delivery = delivery.map_err(|why| Response::text(400, why))?;
+        let sources = delivery::Sources { hub: session.hub(), ring, lockstep };
+        stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
+    }
+
+    fn exchange<'a>(&'a self, connection: &'a Connection, permit: &'a Permit, head: &'a Head) -> Exchange<'a> {
+        Exchange {
+            connection,
+            permit,
+            head,
+            query: Query::new(""),
+            server_header: self.settings.server_header.as_deref(),
+            cors: self.gate.cors(head),
+        }
+    }
+
     fn figures(&self) -> figures::Sources<'_> {
         figures::Sources {
             session: &self.parts.session,
             stills: &self.parts.stills,
             ring: &self.parts.ring,
-            limits: &self.places,
+            limits: &self.limits,
             modes: &["newest", "all", "lockstep", "clip"],
             controls: self.settings.controls.name(),
             started_at: self.started_at,
@@ -275,7 +273,7 @@ impl App {
 
     /// What nobody may have here.
     fn refuse(&self, route: Route, effect: Effect) -> Option<Response> {
-        let changes = effect == Effect::Changes;
+        let changes = effect == Effect::Write;
         match route {
             Route::Controls => self.settings.controls.refuses(changes).map(|why| Response::text(403, why)),
             // What mjpg-streamer says when it is not to take commands.

@@ -86,26 +86,33 @@ impl Route {
         }
     }
 
-    /// What such a request does besides showing something. All that do more are checked in one place.
+    /// Whether strangers may have it where credentials are needed: what machines ask to find out whether we are well,
+    /// what browsers ask for in any case, and the page's files, which are no secret and are asked for without the token
+    /// in the page's address.
+    pub fn is_public(self) -> bool {
+        matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script)
+    }
+
+    /// What a request with this method does.
     pub fn effect(self, method: &Method) -> Effect {
         match self {
-            Self::Still | Self::Warm => Effect::Disturbs,
-            Self::Command => Effect::Changes,
-            Self::Controls if *method == Method::Post => Effect::Changes,
-            _ => Effect::Looks,
+            Self::Still | Self::Warm => Effect::Interrupt,
+            Self::Command => Effect::Write,
+            Self::Controls if *method == Method::Post => Effect::Write,
+            _ => Effect::Read,
         }
     }
 }
 
-/// What a request does besides showing something.
+/// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing.
-    Looks,
-    /// It has the camera do something for a moment, which others notice.
-    Disturbs,
+    /// It shows something.
+    Read,
+    /// The camera does something for a moment, which others notice.
+    Interrupt,
     /// Afterwards something is different for everybody.
-    Changes,
+    Write,
 }
 
 /// Path and query of a target in origin form or absolute form.
@@ -253,20 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn what_does_more_than_look() {
+    fn what_does_more_than_read() {
         for (target, method, effect) in [
-            ("/controls", Method::Post, Effect::Changes),
-            ("/controls?brightness=1", Method::Get, Effect::Looks),
-            ("/?action=command&id=1", Method::Get, Effect::Changes),
-            ("/still", Method::Get, Effect::Disturbs),
-            ("/full_res", Method::Head, Effect::Disturbs),
-            ("/snapshot?size=max", Method::Get, Effect::Disturbs),
-            ("/?action=snapshot&size=max", Method::Get, Effect::Disturbs),
-            ("/warm", Method::Post, Effect::Disturbs),
-            ("/snapshot", Method::Get, Effect::Looks),
-            ("/input.json", Method::Get, Effect::Looks),
-            ("/stream", Method::Post, Effect::Looks),
-            ("/state", Method::Get, Effect::Looks),
+            ("/controls", Method::Post, Effect::Write),
+            ("/controls?brightness=1", Method::Get, Effect::Read),
+            ("/?action=command&id=1", Method::Get, Effect::Write),
+            ("/still", Method::Get, Effect::Interrupt),
+            ("/full_res", Method::Head, Effect::Interrupt),
+            ("/snapshot?size=max", Method::Get, Effect::Interrupt),
+            ("/?action=snapshot&size=max", Method::Get, Effect::Interrupt),
+            ("/warm", Method::Post, Effect::Interrupt),
+            ("/snapshot", Method::Get, Effect::Read),
+            ("/input.json", Method::Get, Effect::Read),
+            ("/stream", Method::Post, Effect::Read),
+            ("/state", Method::Get, Effect::Read),
         ] {
             let (route, _) = Route::decode(target).unwrap();
             assert_eq!(route.effect(&method), effect, "{method} {target}");

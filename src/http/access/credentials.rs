@@ -37,12 +37,8 @@ enum Kind {
 /// What a request's credentials are worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on. `is_explicit` if whoever made the request knew the secret: a browser adds Basic credentials to requests
-    /// that another site's page makes, but it adds no token.
-    Allowed {
-        /// See above.
-        is_explicit: bool,
-    },
+    /// The request may go on.
+    Allowed,
     /// None was shown.
     Missing,
     /// One was shown, and it is none of ours.
@@ -78,7 +74,7 @@ impl Credentials {
         if token.is_empty() || token.contains(char::is_control) {
             return Err("a token is not empty and has no control characters");
         }
-        self.0.push(Credential { kind: Kind::Token, secret: spelled(token), right });
+        self.0.push(Credential { kind: Kind::Token, secret: normalize_token(token), right });
         Ok(())
     }
 
@@ -121,22 +117,19 @@ impl Credentials {
         }
     }
 
-    /// What these values of `Authorization` and of `token` are worth to somebody who needs this right.
-    pub fn judge(&self, authorization: &[&str], tokens: &[String], needed: Right) -> Verdict {
+    /// What these values of `Authorization` and of `token` are worth for a request that needs this right.
+    pub fn check(&self, authorization: &[&str], tokens: &[String], needed: Right) -> Verdict {
         if self.is_empty() {
-            return Verdict::Allowed { is_explicit: false };
+            return Verdict::Allowed;
         }
         let fields = || authorization.iter().filter(|field| !field.trim().is_empty());
         let tokens = tokens.iter().filter(|token| !token.is_empty());
         // What is wrong counts less than any right, so the least decides.
         let by_header = fields().map(|field| self.by_header(field)).reduce(Option::min);
-        let by_query = tokens.map(|token| self.find(Kind::Token, &spelled(token))).reduce(Option::min);
+        let by_query = tokens.map(|token| self.find(Kind::Token, &normalize_token(token))).reduce(Option::min);
         let best = by_header.flatten().max(by_query.flatten());
         match best {
-            Some(right) if right >= needed => {
-                let is_basic = fields().any(|field| is_scheme(field, "Basic"));
-                Verdict::Allowed { is_explicit: by_query.flatten() >= Some(needed) || !is_basic }
-            }
+            Some(right) if right >= needed => Verdict::Allowed,
             Some(_) => Verdict::ReadOnly,
             None if by_header.is_none() && by_query.is_none() => Verdict::Missing,
             None => Verdict::Wrong,
@@ -156,7 +149,7 @@ impl Credentials {
         if is_scheme(field, "Basic") {
             self.find(Kind::User, shown.trim_end_matches('='))
         } else if is_scheme(field, "Bearer") {
-            self.find(Kind::Token, &spelled(shown))
+            self.find(Kind::Token, &normalize_token(shown))
         } else {
             None
         }
@@ -171,7 +164,7 @@ impl Credentials {
 }
 
 /// In a query + stands for a space, and who pastes base64 there does not think of it: both are one.
-fn spelled(token: &str) -> String {
+fn normalize_token(token: &str) -> String {
     token.replace(' ', "+")
 }
 
@@ -181,11 +174,8 @@ fn is_scheme(field: &str, scheme: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Missing, ReadOnly, Wrong};
+    use super::Verdict::{Allowed, Missing, ReadOnly, Wrong};
     use super::*;
-
-    const EXPLICIT: Verdict = Verdict::Allowed { is_explicit: true };
-    const AMBIENT: Verdict = Verdict::Allowed { is_explicit: false };
 
     fn known(file: &str) -> Credentials {
         let mut credentials = Credentials::default();
@@ -200,7 +190,7 @@ mod tests {
     #[test]
     fn everybody_may_do_everything_where_there_are_no_credentials() {
         let none = Credentials::default();
-        assert_eq!(none.judge(&["Basic bogus"], &["bogus".into()], Right::Control), AMBIENT);
+        assert_eq!(none.check(&["Basic bogus"], &["bogus".into()], Right::Control), Allowed);
         assert_eq!(none.challenges().count(), 0);
     }
 
@@ -215,19 +205,19 @@ mod tests {
             // What Authorization says, what token says; what that is worth to look, and to change something.
             (&[], &[], Missing, Missing),
             (&[""], &[""], Missing, Missing),
-            (&[&ann], &[], AMBIENT, ReadOnly),
-            (&[&unpadded], &[], AMBIENT, ReadOnly),
-            (&[&spaced], &[], AMBIENT, ReadOnly),
-            (&[&shouted], &[], AMBIENT, ReadOnly),
-            (&[&ben], &[], AMBIENT, AMBIENT),
-            (&["Bearer s3cret"], &[], EXPLICIT, EXPLICIT),
-            (&["bearer  s3cret "], &[], EXPLICIT, EXPLICIT),
-            (&["Bearer look+4/me=="], &[], EXPLICIT, ReadOnly),
-            (&[], &["s3cret"], EXPLICIT, EXPLICIT),
-            (&[], &["look+4/me=="], EXPLICIT, ReadOnly),
-            (&[], &["look 4/me=="], EXPLICIT, ReadOnly),
-            (&[], &["two words"], EXPLICIT, EXPLICIT),
-            (&["Bearer two words"], &[], EXPLICIT, EXPLICIT),
+            (&[&ann], &[], Allowed, ReadOnly),
+            (&[&unpadded], &[], Allowed, ReadOnly),
+            (&[&spaced], &[], Allowed, ReadOnly),
+            (&[&shouted], &[], Allowed, ReadOnly),
+            (&[&ben], &[], Allowed, Allowed),
+            (&["Bearer s3cret"], &[], Allowed, Allowed),
+            (&["bearer  s3cret "], &[], Allowed, Allowed),
+            (&["Bearer look+4/me=="], &[], Allowed, ReadOnly),
+            (&[], &["s3cret"], Allowed, Allowed),
+            (&[], &["look+4/me=="], Allowed, ReadOnly),
+            (&[], &["look 4/me=="], Allowed, ReadOnly),
+            (&[], &["two words"], Allowed, Allowed),
+            (&["Bearer two words"], &[], Allowed, Allowed),
             // Wrong ones.
             (&[&wrong], &[], Wrong, Wrong),
             (&[&empty], &[], Wrong, Wrong),
@@ -250,22 +240,22 @@ mod tests {
             // Doubled: all in one place have to be right.
             (&[&ann, &wrong], &[], Wrong, Wrong),
             (&[&wrong, &ann], &[], Wrong, Wrong),
-            (&[&ann, &ben], &[], AMBIENT, ReadOnly),
-            (&[], &["s3cret", "s3cret"], EXPLICIT, EXPLICIT),
+            (&[&ann, &ben], &[], Allowed, ReadOnly),
+            (&[], &["s3cret", "s3cret"], Allowed, Allowed),
             (&[], &["s3cret", "wrong"], Wrong, Wrong),
             (&[], &["wrong", "s3cret"], Wrong, Wrong),
-            (&[], &["s3cret", "look+4/me=="], EXPLICIT, ReadOnly),
+            (&[], &["s3cret", "look+4/me=="], Allowed, ReadOnly),
             // In both places: one that is right is enough, and the better one counts.
-            (&[&wrong], &["s3cret"], EXPLICIT, EXPLICIT),
-            (&[&ben], &["wrong"], AMBIENT, AMBIENT),
-            (&[&ann], &["s3cret"], EXPLICIT, EXPLICIT),
-            (&[&ben], &["look+4/me=="], EXPLICIT, AMBIENT),
+            (&[&wrong], &["s3cret"], Allowed, Allowed),
+            (&[&ben], &["wrong"], Allowed, Allowed),
+            (&[&ann], &["s3cret"], Allowed, Allowed),
+            (&[&ben], &["look+4/me=="], Allowed, Allowed),
             (&[&wrong], &["wrong"], Wrong, Wrong),
         ];
         for (fields, tokens, look, change) in cases {
             let tokens: Vec<String> = tokens.iter().map(|token| token.to_string()).collect();
-            assert_eq!(known.judge(fields, &tokens, Right::Read), *look, "to look: {fields:?} {tokens:?}");
-            assert_eq!(known.judge(fields, &tokens, Right::Control), *change, "to change: {fields:?} {tokens:?}");
+            assert_eq!(known.check(fields, &tokens, Right::Read), *look, "to look: {fields:?} {tokens:?}");
+            assert_eq!(known.check(fields, &tokens, Right::Control), *change, "to change: {fields:?} {tokens:?}");
         }
         assert_eq!(known.challenges().count(), 2);
     }

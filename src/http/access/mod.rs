@@ -1,101 +1,118 @@
-//! The gate: what a request is asked before it is answered, in one place. The decisions themselves are made in
-//! [`credentials`], [`origins`] and [`forwarded`], which know no requests.
+//! Access control: which requests may go on. The decisions are made in [`credentials`], [`origins`] and [`forwarded`],
+//! which know no requests; here they are applied to one.
 
 pub mod credentials;
 pub mod forwarded;
 pub mod origins;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::warn;
+use parking_lot::Mutex;
 
 use self::credentials::{Credentials, Right, Verdict};
 use self::forwarded::Proxy;
 use self::origins::Sites;
 use crate::http::response::Response;
-use crate::http::route::{Effect, Query};
+use crate::http::route::{Effect, Query, Route};
 use crate::http::server::head::Head;
 use crate::system::os;
 
-/// Who has a wrong credential waits so long. A server that stops waits a little longer.
+/// Delay before a wrong credential is rejected. A server that stops waits a little longer.
 pub const PENALTY: Duration = Duration::from_millis(300);
+/// So many refused names are logged; a stranger can make up more.
+const LOGGED_NAMES: usize = 64;
 
-/// Who may come in, as configured.
+/// Access control as configured.
 #[derive(Default)]
 pub struct Access {
-    /// Who is known.
+    /// The known credentials.
     pub credentials: Credentials,
-    /// Which pages may do what, and what we may be called.
+    /// Which pages may do what, and by which names this machine may be called.
     pub sites: Sites,
-    /// Who is believed about others.
+    /// Proxies whose word about their clients is believed.
     pub proxies: Vec<Proxy>,
 }
 
-/// See the module's documentation.
+/// Decides which requests may go on, and counts and logs those that may not.
 pub struct Gate {
     access: Access,
     wrong: AtomicU64,
     /// When a wrong credential was last logged, in s of CLOCK_MONOTONIC.
-    told_at: AtomicU64,
+    logged_at: AtomicU64,
+    /// The options that would have allowed a request, each of which is logged once.
+    options: Mutex<BTreeSet<String>>,
 }
 
-/// What to say to somebody who does not get in.
+/// Why a request may not go on.
 pub enum Refusal {
-    /// Showed no credential.
-    Missing(Response),
-    /// Showed one that is none of ours: to be said after a while only.
+    /// It has a credential that is not valid. The response is to be sent after [`PENALTY`].
     Wrong(Response),
-    /// Something else.
+    /// Anything else.
     Other(Response),
 }
 
 impl Gate {
-    /// Nobody has come yet.
-    pub fn new(access: Access) -> Self {
-        Self { access, wrong: AtomicU64::new(0), told_at: AtomicU64::new(0) }
+    /// A gate that has seen no request.
+    pub fn new(mut access: Access) -> Self {
+        access.sites.hosts.extend(own_names());
+        Self { access, wrong: AtomicU64::new(0), logged_at: AtomicU64::new(0), options: Mutex::default() }
     }
 
-    /// Who sends this request: whoever is at the other end, or for whom that one speaks.
+    /// The client that sent this request: the one at the other end, or the one that a trusted proxy names.
     pub fn client(&self, peer: Option<IpAddr>, head: &Head) -> Option<IpAddr> {
         forwarded::client(&self.access.proxies, peer, &head.all("X-Forwarded-For"))
     }
 
-    /// Whether a request with this effect may go on.
-    pub fn admit(&self, effect: Effect, head: &Head, query: &Query<'_>) -> Result<(), Refusal> {
+    /// Whether this request may go on, and if so, whether it comes from a stranger: one without the credential that
+    /// other URLs need.
+    pub fn admit(&self, route: Route, head: &Head, query: &Query<'_>) -> Result<bool, Refusal> {
+        let effect = route.effect(&head.method);
         let credentials = &self.access.credentials;
-        let needed = if effect == Effect::Changes { Right::Control } else { Right::Read };
+        let needed = if effect == Effect::Write { Right::Control } else { Right::Read };
         let tokens: Vec<String> = query.pairs().filter(|(name, _)| name == "token").map(|(_, token)| token).collect();
-        match credentials.judge(&head.all("Authorization"), &tokens, needed) {
-            Verdict::Allowed { is_explicit: true } => return Ok(()),
-            Verdict::Allowed { is_explicit: false } => {}
-            Verdict::Missing => return Err(Refusal::Missing(self.unauthorized("credentials are needed here"))),
-            Verdict::Wrong => return Err(Refusal::Wrong(self.unauthorized("these credentials are not known here"))),
+        match credentials.check(&head.all("Authorization"), &tokens, needed) {
+            Verdict::Allowed => {}
+            Verdict::Missing if route.is_public() => return Ok(true),
+            Verdict::Missing => return Err(Refusal::Other(self.unauthorized("credentials are needed here"))),
+            Verdict::Wrong => return Err(Refusal::Wrong(self.unauthorized("these credentials are not valid here"))),
             Verdict::ReadOnly => {
-                let why = "these credentials are good to look, not to change anything";
-                return Err(Refusal::Other(Response::text(403, why)));
+                return Err(Refusal::Other(Response::text(403, "these credentials only allow reading")));
             }
         }
-        match self.access.sites.refuses(effect, !credentials.is_empty(), |name| head.field(name)) {
-            Some(why) => {
-                debug!("request refused reason=\"{why}\"");
-                Err(Refusal::Other(Response::text(403, why)))
-            }
-            None => Ok(()),
-        }
+        let sites = &self.access.sites;
+        let named = match credentials.is_empty() && route != Route::Health {
+            true => sites.check_host(effect, head.field("Host")),
+            false => Ok(()),
+        };
+        let refused = named.and_then(|()| sites.check_page(effect, |name| head.field(name)));
+        refused.map_err(|refusal| Refusal::Other(self.forbidden(refusal))).map(|()| false)
     }
 
     fn unauthorized(&self, why: &str) -> Response {
         let challenges = self.access.credentials.challenges();
-        challenges.fold(Response::text(401, why), |answer, challenge| answer.with("WWW-Authenticate", challenge))
+        challenges.fold(Response::text(401, why), |response, challenge| response.with("WWW-Authenticate", challenge))
     }
 
-    /// Counts a wrong credential, and logs one a second at the most.
+    fn forbidden(&self, refusal: origins::Refusal) -> Response {
+        let origins::Refusal { why, option } = refusal;
+        let Some(option) = option else { return Response::text(403, why) };
+        let mut options = self.options.lock();
+        if options.len() < LOGGED_NAMES && options.insert(option.clone()) {
+            warn!("request refused reason=\"{why}\" option=\"{option}\"");
+        }
+        Response::text(403, format!("{why}; start framehub with {option} to allow this"))
+    }
+
+    /// Counts a wrong credential, and logs at most one a second.
     pub fn count_wrong(&self, client: &str) {
         let count = self.wrong.fetch_add(1, Relaxed) + 1;
         let now = os::monotonic().as_secs();
-        if self.told_at.swap(now, Relaxed) != now {
+        if self.logged_at.swap(now, Relaxed) != now {
             warn!("wrong credential client={client} so_far={count}");
         }
     }
@@ -105,10 +122,18 @@ impl Gate {
         self.wrong.load(Relaxed)
     }
 
-    /// The fields that tell a browser whether a page of this origin may read the answer.
-    pub fn cors(&self, origin: Option<&str>) -> Vec<(&'static str, &str)> {
-        let (allowed, depends) = self.access.sites.cors(origin);
+    /// The fields that tell a browser whether the page that sent this request may read the response.
+    pub fn cors(&self, head: &Head) -> Vec<(&'static str, String)> {
+        let (allowed, depends) = self.access.sites.cors(head.field("Origin"), head.field("Host"));
         let allowed = allowed.map(|origin| ("Access-Control-Allow-Origin", origin));
-        allowed.into_iter().chain(depends.then_some(("Vary", "Origin"))).collect()
+        allowed.into_iter().chain(depends.then(|| ("Vary", "Origin".into()))).collect()
     }
+}
+
+/// The name of this machine, with and without its domain.
+fn own_names() -> Vec<String> {
+    // A machine without /proc has no name.
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
+    let short = name.split('.').next().unwrap_or_default().to_owned();
+    [name, short].into_iter().filter(|name| !name.is_empty()).collect()
 }

@@ -1,106 +1,146 @@
 //! Which pages may make a browser do what here. Pure.
 //!
-//! A browser sends requests for any page that it shows, and it does so from inside the house. Everybody may look
-//! (CORS says so, unless `--allow-origin` says otherwise), but only a page of this machine, of the local network or
-//! of an origin that was named may take a still or change something. And since a page's own name can be made to lead
-//! here (DNS rebinding), a request that does such things has to call us by a name that nobody else can have.
+//! A browser sends requests for any page that it shows, from inside the local network. Scripts of foreign pages cannot
+//! read responses (CORS), and a foreign page can neither take a still nor change anything; a credential does not change
+//! that, since browsers and proxies add credentials to requests that foreign pages make. And since a foreign page's own
+//! name can be made to lead here (DNS rebinding), a request without a credential has to call this machine by a name
+//! that nobody else can have.
 
 use std::net::IpAddr;
 
 use crate::http::route::Effect;
 
-/// The pages and names that were allowed.
+/// The longest name that the DNS has.
+const NAME_LENGTH: usize = 253;
+
+/// The pages and names that are trusted beside those of the local network.
 #[derive(Debug, Clone, Default)]
 pub struct Sites {
-    /// Origins such as `http://mainsail.local`; `*` is everybody, who then may look.
+    /// Origins as [`parse_origin`] returns them. `*` lets all pages read; `none` trusts no other page by default.
     pub origins: Vec<String>,
-    /// Names of ours beside the obvious ones.
+    /// Names of this machine beside the obvious ones.
     pub hosts: Vec<String>,
 }
 
-/// An origin as a browser sends it, or `*`; or why it is none.
+/// Why a request is refused, and the option that would allow it, if there is one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub why: String,
+    pub option: Option<String>,
+}
+
+/// An origin as a browser sends it, `*`, or `none`.
 pub fn parse_origin(text: &str) -> Result<String, String> {
-    let lower = text.to_ascii_lowercase();
-    let is_origin = lower.split_once("://").is_some_and(|(scheme, rest)| {
-        matches!(scheme, "http" | "https") && !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ', ','])
-    });
-    match lower.as_str() {
-        "*" | "none" => Ok(lower),
-        _ if is_origin && lower.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(lower),
-        _ => Err("invalid origin: expected *, none, or an origin such as http://mainsail.local".into()),
+    match text {
+        "*" | "none" => Ok(text.into()),
+        _ => match Origin::parse(text) {
+            Some(origin) if text.matches(['/', '?', '#']).count() == 2 => Ok(origin.text),
+            _ => Err("expected *, none, or an origin such as http://mainsail.local".into()),
+        },
     }
 }
 
 impl Sites {
-    /// What to say in `Access-Control-Allow-Origin` to a page of this origin, and whether that depends on it.
-    pub fn cors(&self, origin: Option<&str>) -> (Option<&str>, bool) {
-        if self.origins.iter().any(|known| known == "*") {
-            return (Some("*"), false);
+    /// What `Access-Control-Allow-Origin` says to a page of this origin, and whether that depends on the page.
+    pub fn cors(&self, origin: Option<&str>, host: Option<&str>) -> (Option<String>, bool) {
+        if self.has("*") {
+            return (Some("*".into()), false);
         }
-        let named = origin.and_then(|origin| self.origins.iter().find(|known| known.eq_ignore_ascii_case(origin)));
-        (named.map(String::as_str), true)
+        let host = host.map(host_name).filter(|_| !self.has("none"));
+        let allowed = origin.and_then(Origin::parse).filter(|origin| self.trusts(origin, host.as_deref()));
+        (allowed.map(|origin| origin.text), true)
     }
 
-    /// Why a request must not do what it would, if so. `field` finds a header field. Without credentials the name
-    /// that it calls us by counts; where the request shows that its maker knows a secret, nothing is asked.
-    pub fn refuses<'a>(
-        &self,
-        effect: Effect,
-        has_credentials: bool,
-        field: impl Fn(&str) -> Option<&'a str>,
-    ) -> Option<String> {
-        if effect == Effect::Looks {
-            return None;
+    /// Checks the name by which a request without a credential calls this machine.
+    ///
+    /// # Errors
+    /// When somebody else's name server may have made that name lead here.
+    pub fn check_host(&self, effect: Effect, host: Option<&str>) -> Result<(), Refusal> {
+        let is_checked = effect != Effect::Read || !self.origins.is_empty() && !self.has("*");
+        let Some(name) = host.map(host_name).filter(|name| is_checked && !self.is_ours(name)) else { return Ok(()) };
+        if !is_name(&name) {
+            return Err(Refusal { why: "the Host header has no valid name".into(), option: None });
         }
-        let host = field("Host").map(host_name);
-        if let Some(host) = host.as_deref().filter(|host| !has_credentials && !self.is_ours(host)) {
-            return Some(format!(
-                "requests that do more than look have to call this machine by its address or by a name of the local network, not by \"{host}\" (see --allow-host)"
-            ));
-        }
-        // Browsers send this over https and to this machine itself; pages cannot forge it.
+        let why = format!("{name} is not known as a name of this machine");
+        Err(Refusal { why, option: Some(format!("--allow-host {name}")) })
+    }
+
+    /// Checks the page for which a browser sends a request. `field` finds a header field.
+    ///
+    /// # Errors
+    /// When the request does more than read, and the page is foreign or not told.
+    pub fn check_page<'a>(&self, effect: Effect, field: impl Fn(&str) -> Option<&'a str>) -> Result<(), Refusal> {
         let fetch_site = field("Sec-Fetch-Site");
-        if matches!(fetch_site, Some("same-origin" | "none")) {
-            return None;
+        // Browsers send this where they trust the connection; pages cannot forge it.
+        if effect == Effect::Read || matches!(fetch_site, Some("same-origin" | "none")) {
+            return Ok(());
         }
         let Some(source) = field("Origin").or(field("Referer")) else {
-            let is_browser =
-                fetch_site.is_some() || field("User-Agent").is_some_and(|agent| agent.contains("Mozilla/"));
-            // An address that somebody typed: it asks for a page, and nothing but a picture comes of it.
-            let is_typed = effect == Effect::Disturbs
-                && fetch_site.is_none()
-                && field("Accept").is_some_and(|accept| accept.contains("text/html"));
-            let why = "a browser has to say for which page it asks (Origin or Referer)";
-            return (is_browser && !is_typed).then(|| why.into());
+            let is_browser = field("User-Agent").is_some_and(|agent| agent.contains("Mozilla/"));
+            // Without any of the three an interrupt cannot be told from that of wget.
+            return match fetch_site.is_some() || effect == Effect::Write && is_browser {
+                true => Err(Refusal { why: "the browser names no page (Origin or Referer)".into(), option: None }),
+                false => Ok(()),
+            };
         };
-        let page = origin_host(source);
-        let is_fine = page.as_deref().is_some_and(|page| self.trusts(source, page, host.as_deref()));
-        let page = page.as_deref().unwrap_or("nowhere");
-        (!is_fine).then(|| format!("pages of {page} may look, but do nothing else here (see --allow-origin)"))
-    }
-
-    /// Whether a name in `Host` cannot be one that somebody else's name server made up.
-    fn is_ours(&self, host: &str) -> bool {
-        host.parse::<IpAddr>().is_ok() || is_local_name(host) || self.hosts.iter().any(|known| known == host)
-    }
-
-    fn trusts(&self, source: &str, page: &str, host: Option<&str>) -> bool {
-        let is_under = |known: &str| {
-            let rest = source.get(..known.len()).filter(|start| start.eq_ignore_ascii_case(known));
-            rest.is_some() && matches!(source.as_bytes().get(known.len()), None | Some(b'/'))
+        let Some(origin) = Origin::parse(source) else {
+            return Err(Refusal { why: "a page without an address can only read".into(), option: None });
         };
-        if host == Some(page) || self.origins.iter().any(|known| is_under(known)) {
-            return true;
+        if self.trusts(&origin, field("Host").map(host_name).as_deref()) {
+            return Ok(());
         }
-        // Whoever serves a page in the local network could as well ask us directly, unless we are there for this
-        // machine alone. (A proxy may have replaced the name by which we are called, as Mainsail's does.)
-        let is_near = page.parse().map_or_else(|_| is_local_name(page), is_private);
-        is_near && (is_loopback(page) || !host.is_some_and(is_loopback))
+        let why = format!("pages of {} can only read", origin.text);
+        Err(Refusal { why, option: Some(format!("--allow-origin {}", origin.text)) })
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.origins.iter().any(|known| known == word)
+    }
+
+    fn trusts(&self, origin: &Origin, host: Option<&str>) -> bool {
+        let is_near = match origin.host.parse() {
+            Ok(address) => is_private(address),
+            Err(_) => self.is_ours(&origin.host),
+        };
+        host == Some(&origin.host) || is_near && !self.has("none") || self.has(&origin.text)
+    }
+
+    /// Whether this is an address, a name of the local network, or one of this machine's own.
+    fn is_ours(&self, name: &str) -> bool {
+        name.parse::<IpAddr>().is_ok() || is_local_name(name) || self.hosts.iter().any(|known| known == name)
+    }
+}
+
+/// Scheme, host and port of a page.
+struct Origin {
+    /// As browsers write it: in lower case, without the scheme's own port.
+    text: String,
+    host: String,
+}
+
+impl Origin {
+    /// From `Origin` or `Referer`; `None` where there is no such page, as with `null`.
+    fn parse(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        let (scheme, rest) = lower.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let default_port = match scheme {
+            "http" => ":80",
+            "https" => ":443",
+            _ => return None,
+        };
+        let host = host_name(authority);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+        if !(is_name(&host) || host.parse::<IpAddr>().is_ok()) || !authority.bytes().all(is_plain) {
+            return None;
+        }
+        let text = format!("{scheme}://{}", authority.strip_suffix(default_port).unwrap_or(authority));
+        Some(Self { text, host })
     }
 }
 
 /// The name or address in `Host`, without the port and the brackets.
-pub fn host_name(field: &str) -> String {
+fn host_name(field: &str) -> String {
     let name = match field.trim().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => field.trim().split(':').next().unwrap_or_default(),
@@ -108,16 +148,15 @@ pub fn host_name(field: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }
 
-fn origin_host(source: &str) -> Option<String> {
-    let (_, rest) = source.split_once("://")?;
-    let name = host_name(rest.split(['/', '?', '#']).next()?);
-    (!name.is_empty()).then_some(name)
+fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
-/// Names that the public DNS does not give out.
+/// Whether the public DNS has no such name.
 fn is_local_name(name: &str) -> bool {
-    let endings = [".localhost", ".local", ".lan", ".home.arpa"];
-    !name.is_empty() && (!name.contains('.') || endings.iter().any(|ending| name.ends_with(ending)))
+    let endings = [".localhost", ".local", ".lan", ".home.arpa", ".internal", ".home", ".localdomain"];
+    is_name(name) && (!name.contains('.') || endings.iter().any(|ending| name.ends_with(ending)))
 }
 
 fn is_private(address: IpAddr) -> bool {
@@ -127,28 +166,117 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-fn is_loopback(name: &str) -> bool {
-    name == "localhost" || name.ends_with(".localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Effect::{Changes, Disturbs, Looks};
+    use super::Effect::{Interrupt, Read, Write};
     use super::*;
 
-    fn sites(origins: &[&str], hosts: &[&str]) -> Sites {
-        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
-        Sites { origins: owned(origins), hosts: owned(hosts) }
+    const NAMED: &str = "https://panel.example";
+
+    fn sites(origins: &[&str]) -> Sites {
+        let hosts = vec!["cam.example.org".into(), "octopi".into()];
+        Sites { origins: origins.iter().map(|text| text.to_string()).collect(), hosts }
     }
 
-    fn refuses(sites: &Sites, effect: Effect, has_credentials: bool, fields: &[(&'static str, &'static str)]) -> bool {
+    /// Without `--allow-origin`, and with `*`, `none` and a named one.
+    fn policies() -> [Sites; 4] {
+        [sites(&[]), sites(&["*"]), sites(&["none"]), sites(&[NAMED])]
+    }
+
+    fn check(sites: &Sites, effect: Effect, fields: &[(&str, &str)]) -> Result<(), Refusal> {
         let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        sites.refuses(effect, has_credentials, field).is_some()
+        sites.check_page(effect, field)
+    }
+
+    /// Header fields, and what each of the four policies says to an interrupt and to a write: `y` for yes, `n` for no.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
+    #[test]
+    fn pages_that_may_do_more_than_read() {
+        let (origin, referer) = (|page| ("Origin", page), |page| ("Referer", page));
+        let (fetch, firefox) = (|site| ("Sec-Fetch-Site", site), ("User-Agent", "Mozilla/5.0 (X11; Linux)"));
+        let cases: &[Case<'_>] = &[
+            // No browser, or one that names no page.
+            (&[], "yyyy", "yyyy"),
+            (&[("User-Agent", "python-requests/2.31")], "yyyy", "yyyy"),
+            (&[firefox], "yyyy", "nnnn"),
+            (&[firefox, fetch("same-origin")], "yyyy", "yyyy"),
+            (&[firefox, fetch("none")], "yyyy", "yyyy"),
+            (&[firefox, fetch("cross-site")], "nnnn", "nnnn"),
+            (&[firefox, fetch("same-site")], "nnnn", "nnnn"),
+            (&[fetch("cross-site")], "nnnn", "nnnn"),
+            // This host, whatever the port.
+            (&[origin("http://192.0.2.7:8080")], "yyyy", "yyyy"),
+            (&[origin("https://192.0.2.7")], "yyyy", "yyyy"),
+            (&[referer("http://192.0.2.7:5000/cams/")], "yyyy", "yyyy"),
+            (&[origin("http://192.0.2.7"), fetch("cross-site")], "yyyy", "yyyy"),
+            // The local network, and this machine's names.
+            (&[origin("http://192.168.1.66")], "yyny", "yyny"),
+            (&[origin("http://10.0.0.3:7125")], "yyny", "yyny"),
+            (&[origin("http://172.16.0.1")], "yyny", "yyny"),
+            (&[origin("http://169.254.3.4")], "yyny", "yyny"),
+            (&[origin("http://127.0.0.1:5000")], "yyny", "yyny"),
+            (&[origin("http://[fd00::1]:80")], "yyny", "yyny"),
+            (&[origin("http://[fe80::1]")], "yyny", "yyny"),
+            (&[origin("http://[::1]:3000")], "yyny", "yyny"),
+            (&[origin("http://[::ffff:10.0.0.1]")], "yyny", "yyny"),
+            (&[origin("http://localhost:5000")], "yyny", "yyny"),
+            (&[origin("http://mainsail")], "yyny", "yyny"),
+            (&[origin("http://Mainsail.LOCAL.")], "yyny", "yyny"),
+            (&[origin("http://a.b.lan")], "yyny", "yyny"),
+            (&[origin("http://a.home.arpa")], "yyny", "yyny"),
+            (&[origin("http://a.internal")], "yyny", "yyny"),
+            (&[origin("http://a.home")], "yyny", "yyny"),
+            (&[origin("http://a.localdomain")], "yyny", "yyny"),
+            (&[origin("http://a.localhost")], "yyny", "yyny"),
+            (&[origin("https://cam.example.org:8443")], "yyny", "yyny"),
+            (&[referer("http://mainsail.local/#/dashboard")], "yyny", "yyny"),
+            (&[origin("http://mainsail.local"), fetch("cross-site")], "yyny", "yyny"),
+            // The named one.
+            (&[origin(NAMED)], "nnny", "nnny"),
+            (&[origin("HTTPS://Panel.example:443")], "nnny", "nnny"),
+            (&[referer("https://panel.example/cams/?token=x")], "nnny", "nnny"),
+            (&[origin(NAMED), fetch("cross-site")], "nnny", "nnny"),
+            // Foreign ones.
+            (&[origin("http://panel.example")], "nnnn", "nnnn"),
+            (&[origin("https://panel.example:444")], "nnnn", "nnnn"),
+            (&[origin("https://panel.example.evil.example")], "nnnn", "nnnn"),
+            (&[origin("https://evil.example")], "nnnn", "nnnn"),
+            (&[origin("https://evil.example"), firefox, fetch("cross-site")], "nnnn", "nnnn"),
+            (&[referer("http://evil.example/192.168.1.7/")], "nnnn", "nnnn"),
+            (&[referer("http://192.168.1.7@evil.example/")], "nnnn", "nnnn"),
+            (&[referer("http://evil.example\\@192.168.1.7/")], "nnnn", "nnnn"),
+            (&[origin("http://192.168.1.7.evil.example")], "nnnn", "nnnn"),
+            (&[origin("http://8.8.8.8")], "nnnn", "nnnn"),
+            (&[origin("http://172.32.0.1")], "nnnn", "nnnn"),
+            (&[origin("http://[2001:db8::1]")], "nnnn", "nnnn"),
+            (&[origin("http://evillocal.example")], "nnnn", "nnnn"),
+            (&[origin("http://local.")], "yyny", "yyny"),
+            // None that could be named.
+            (&[origin("null")], "nnnn", "nnnn"),
+            (&[origin("")], "nnnn", "nnnn"),
+            (&[origin("file://")], "nnnn", "nnnn"),
+            (&[origin("http://")], "nnnn", "nnnn"),
+            (&[origin("http://a:\"b")], "nnnn", "nnnn"),
+            (&[origin("moz-extension://local")], "nnnn", "nnnn"),
+            // Origin counts more than Referer.
+            (&[origin("https://evil.example"), referer("http://192.0.2.7/")], "nnnn", "nnnn"),
+            (&[origin("http://192.0.2.7"), referer("http://evil.example/")], "yyyy", "yyyy"),
+        ];
+        for (fields, interrupts, writes) in cases {
+            let fields = [fields, &[("Host", "192.0.2.7:8080")][..]].concat();
+            for (at, sites) in policies().iter().enumerate() {
+                for (effect, expected) in [(Interrupt, interrupts), (Write, writes)] {
+                    let is_allowed = check(sites, effect, &fields).is_ok();
+                    assert_eq!(is_allowed, &expected[at..=at] == "y", "{effect:?} {fields:?} {:?}", sites.origins);
+                }
+                assert_eq!(check(sites, Read, &fields), Ok(()), "{fields:?}");
+            }
+        }
     }
 
     #[test]
-    fn names_by_which_we_may_be_called() {
-        let sites = sites(&["*"], &["cam.example.org"]);
+    fn names_by_which_this_machine_may_be_called() {
         for host in [
             "192.168.1.7",
             "192.168.1.7:8080",
@@ -157,116 +285,105 @@ mod tests {
             "[::1]",
             "localhost:8080",
             "octopi",
+            "local",
             "OctoPi.LOCAL:80",
             "octopi.local.",
             "cam.lan",
             "cam.home.arpa",
+            "cam.internal:80",
+            "cam.home",
+            "cam.localdomain",
             "Cam.Example.org:8080",
         ] {
-            for effect in [Disturbs, Changes] {
-                assert!(!refuses(&sites, effect, false, &[("Host", host)]), "{host}");
+            for (sites, effect) in
+                policies().iter().flat_map(|sites| [Read, Interrupt, Write].map(|kind| (sites, kind)))
+            {
+                assert_eq!(sites.check_host(effect, Some(host)), Ok(()), "{host}");
             }
         }
-        for host in ["evil.example", "evil.example:8080", "192.168.1.7.evil.example", "local", "x.cam.example.org", ""]
+        for host in
+            ["evil.example", "evil.example:8080", "192.168.1.7.evil.example", "x.cam.example.org", "", "[x", "a/b.c"]
         {
-            // A name without a dot is nobody else's, "local" as well as "octopi".
-            let expected = !matches!(host, "local");
-            assert_eq!(refuses(&sites, Changes, false, &[("Host", host)]), expected, "{host}");
-            assert!(!refuses(&sites, Looks, false, &[("Host", host)]), "everybody may look by {host}");
-            assert!(!refuses(&sites, Changes, true, &[("Host", host)]), "with credentials {host} does not matter");
+            for effect in [Interrupt, Write] {
+                assert!(policies().iter().all(|sites| sites.check_host(effect, Some(host)).is_err()), "{host}");
+            }
+            let reads = policies().map(|sites| sites.check_host(Read, Some(host)).is_ok());
+            assert_eq!(reads, [true, true, false, false], "{host}");
         }
-        assert!(!refuses(&sites, Changes, false, &[]), "HTTP/1.0 needs no Host");
+        assert!(policies().iter().all(|sites| sites.check_host(Write, None).is_ok()), "HTTP/1.0 needs no Host");
+        assert!(sites(&["*", NAMED]).check_host(Read, Some("evil.example")).is_ok(), "all pages may read");
     }
 
     #[test]
-    fn pages_that_may_do_more_than_look() {
-        let sites = sites(&["*", "https://panel.example.org", "http://other.example:8081"], &[]);
-        let (lan, here, name) = ("192.168.1.7:8080", "127.0.0.1:8080", "octopi.local:8080");
-        for (host, origin, refused) in [
-            (lan, "http://192.168.1.7:8080", false),
-            (lan, "http://192.168.1.7", false),
-            (name, "https://octopi.local", false),
-            (here, "http://localhost:5000", false),
-            (lan, "https://panel.example.org", false),
-            (lan, "https://PANEL.example.org", false),
-            (lan, "http://other.example:8081", false),
-            (lan, "http://mainsail.local", false),
-            (lan, "http://10.0.0.3:7125", false),
-            ("mjpgstreamer1", "http://mainsail.local", false),
-            (lan, "https://evil.example", true),
-            (lan, "http://panel.example.org", true),
-            (lan, "https://panel.example.org.evil.example", true),
-            (lan, "https://panel.example.org:444", true),
-            (lan, "http://other.example:80819", true),
-            (lan, "http://other.example", true),
-            (lan, "http://8.8.8.8", true),
-            (lan, "null", true),
-            (lan, "", true),
-            (lan, "file://", true),
-            (lan, "http://", true),
-            (here, "http://192.168.1.66", true),
-            (here, "http://mainsail.local", true),
-            (here, "http://evil", true),
+    fn refusals_name_the_option_that_would_allow_it() {
+        let option = |refused: Result<(), Refusal>| refused.unwrap_err().option;
+        let open = sites(&[]);
+        let page = |text| option(check(&open, Write, &[("Origin", text), ("Host", "10.0.0.7")]));
+        for (origin, allowed) in [
+            ("https://Evil.example", Some("--allow-origin https://evil.example")),
+            ("http://evil.example:8080/a?b#c", Some("--allow-origin http://evil.example:8080")),
+            ("http://[2001:db8::1]:80", Some("--allow-origin http://[2001:db8::1]")),
+            ("null", None),
         ] {
-            for effect in [Disturbs, Changes] {
-                for has_credentials in [false, true] {
-                    let is = |field| refuses(&sites, effect, has_credentials, &[("Host", host), (field, origin)]);
-                    assert_eq!(is("Origin"), refused, "{host} {origin}");
-                    assert_eq!(is("Referer"), refused, "{host} {origin}");
-                }
+            assert_eq!(page(origin).as_deref(), allowed);
+            if let Some(named) = allowed.and_then(|text| text.strip_prefix("--allow-origin ")) {
+                let named = sites(&[&parse_origin(named).unwrap()]);
+                assert_eq!(check(&named, Write, &[("Origin", origin), ("Host", "10.0.0.7")]), Ok(()));
             }
         }
-        let page = ("Referer", "https://panel.example.org/cams/?token=x");
-        assert!(!refuses(&sites, Changes, false, &[("Host", lan), page]), "a Referer has a path");
-        let both = [("Host", lan), ("Origin", "https://evil.example"), ("Referer", "http://192.168.1.7/")];
-        assert!(refuses(&sites, Changes, false, &both), "Origin counts first");
+        let host = |text| option(open.check_host(Write, Some(text)));
+        assert_eq!(host("Evil.example:8080").as_deref(), Some("--allow-host evil.example"));
+        assert_eq!(host("a\"b.example"), None, "nothing is repeated that is no name");
+        assert_eq!(host(&format!("{}.example", "a".repeat(300))), None);
+        assert_eq!(option(check(&open, Write, &[("User-Agent", "Mozilla/5.0")])), None);
     }
 
+    /// To a page of each origin: without `--allow-origin`, and with `*`, `none` and a named one.
     #[test]
-    fn browsers_that_hide_their_page() {
-        let sites = sites(&["*"], &[]);
-        let (host, browser) = (("Host", "10.0.0.7"), ("User-Agent", "Mozilla/5.0 (X11; Linux)"));
-        let (typed, image) = (("Accept", "text/html,application/xhtml+xml"), ("Accept", "image/avif,*/*"));
-        let fetch = |site| ("Sec-Fetch-Site", site);
-        for (effect, fields, refused) in [
-            (Changes, &[host][..], false),
-            (Changes, &[host, ("User-Agent", "python-requests/2.31")], false),
-            (Disturbs, &[host, ("User-Agent", "Wget/1.21")], false),
-            (Disturbs, &[host, browser, typed], false),
-            (Disturbs, &[host, browser, image], true),
-            (Disturbs, &[host, browser], true),
-            (Changes, &[host, browser, typed], true),
-            (Changes, &[host, browser, image], true),
-            (Changes, &[host, browser, fetch("same-origin")], false),
-            (Changes, &[host, browser, fetch("none")], false),
-            (Disturbs, &[host, browser, typed, fetch("cross-site")], true),
-            (Changes, &[host, fetch("same-site")], true),
-            (Changes, &[host, ("Origin", "http://10.0.0.7"), fetch("cross-site")], false),
-            (Looks, &[host, browser, image], false),
+    fn pages_whose_scripts_may_read() {
+        for (origin, expected) in [
+            (None, [None, Some("*"), None, None]),
+            (Some("https://evil.example"), [None, Some("*"), None, None]),
+            (Some("null"), [None, Some("*"), None, None]),
+            (Some(NAMED), [None, Some("*"), None, Some(NAMED)]),
+            (
+                Some("http://192.0.2.7:5000"),
+                [Some("http://192.0.2.7:5000"), Some("*"), None, Some("http://192.0.2.7:5000")],
+            ),
+            (
+                Some("http://Mainsail.local"),
+                [Some("http://mainsail.local"), Some("*"), None, Some("http://mainsail.local")],
+            ),
         ] {
-            assert_eq!(refuses(&sites, effect, false, fields), refused, "{effect:?} {fields:?}");
+            for (sites, allowed) in policies().iter().zip(expected) {
+                let cors = sites.cors(origin, Some("192.0.2.7:8080"));
+                assert_eq!(cors, (allowed.map(String::from), allowed != Some("*")), "{origin:?} {:?}", sites.origins);
+            }
         }
-    }
-
-    #[test]
-    fn cors_follows_the_origins() {
-        let page = Some("http://Mainsail.local");
-        assert_eq!(sites(&["*"], &[]).cors(page), (Some("*"), false));
-        assert_eq!(sites(&["http://mainsail.local"], &[]).cors(page), (Some("http://mainsail.local"), true));
-        assert_eq!(sites(&["http://mainsail.local", "*"], &[]).cors(None), (Some("*"), false));
-        assert_eq!(sites(&["http://mainsail.local"], &[]).cors(Some("http://x")), (None, true));
-        assert_eq!(sites(&["http://mainsail.local"], &[]).cors(None), (None, true));
-        assert_eq!(sites(&["none"], &[]).cors(page), (None, true));
+        assert_eq!(sites(&[NAMED, "*"]).cors(None, None), (Some("*".into()), false));
+        assert_eq!(sites(&["none", NAMED]).cors(Some(NAMED), None), (Some(NAMED.into()), true));
     }
 
     #[test]
     fn origins_are_checked_when_given() {
-        for text in ["*", "none", "http://mainsail.local", "https://x.example:8443", "http://[fd00::1]:80"] {
+        for text in ["*", "none", "http://mainsail.local", "https://x.example:8443", "http://[fd00::1]:8080"] {
             assert_eq!(parse_origin(text).as_deref(), Ok(text));
         }
-        assert_eq!(parse_origin("HTTP://Mainsail").as_deref(), Ok("http://mainsail"));
-        for text in ["", "mainsail.local", "http://", "http://a/b", "ftp://a", "http://a b", "http://a\r\nX: y", "null"]
-        {
+        assert_eq!(parse_origin("HTTP://Mainsail:80").as_deref(), Ok("http://mainsail"));
+        for text in [
+            "",
+            "mainsail.local",
+            "http://",
+            "http://a/",
+            "http://a/b",
+            "http://a?b",
+            "ftp://a",
+            "http://a b",
+            "http://a@b",
+            "http://a\r\nX: y",
+            "null",
+            "http://a,http://b",
+        ] {
             assert!(parse_origin(text).is_err(), "{text}");
         }
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::stream::end_of;
 use crate::frame::Frame;
 use crate::http::exchange::Exchange;
 use crate::http::response::Response;
@@ -38,12 +37,13 @@ pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &C
     let _share = memory
         .take(&clip)
         .ok_or_else(|| Response::unavailable("too many clips are being sent: try again when one of them has ended"))?;
-    let permit = exchange.viewer("clip")?;
-    let end = match clip.send(exchange, permit.stats()) {
+    let viewer = exchange.viewer("clip")?;
+    let end = match clip.send(exchange, viewer.stats()) {
         Ok(()) => EndReason::Done,
-        Err(gone) => end_of(hub, permit.stats(), gone),
+        Err(_) if hub.is_closed() => EndReason::ServerStops,
+        Err(error) => error.into(),
     };
-    permit.leave(end);
+    viewer.leave(end);
     Ok(())
 }
 

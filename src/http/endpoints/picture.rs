@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::camera::session::Session;
 use crate::camera::settle::Rule;
 use crate::camera::still::{Stills, settled_frame};
+use crate::http::exchange::Exchange;
 use crate::http::response::Response;
 use crate::http::route::Query;
 use crate::hub::Hub;
@@ -14,12 +15,15 @@ use crate::system::os;
 const DEADLINE: Duration = Duration::from_millis(2800);
 /// How long a picture from a cold camera may take to settle, after the first one.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long a still's request waits for its turn to wait for the camera.
+const QUEUE: Duration = Duration::from_secs(5);
 
 /// `/snapshot`: a picture exposed after now, or with `max_age=MS` at most so long ago.
 ///
 /// # Errors
 /// 503 with the reason; 400 for wrong parameters.
-pub fn snapshot(session: &Session, query: &Query<'_>) -> Result<Response, Response> {
+pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, Response> {
+    let query = &exchange.query;
     let not_before = os::monotonic().saturating_sub(max_age(query)?);
     let rule = settle(query)?.unwrap_or(Rule::Auto);
     let hub = session.hub();
@@ -28,8 +32,10 @@ pub fn snapshot(session: &Session, query: &Query<'_>) -> Result<Response, Respon
     if let Some(frame) = hub.newest_captured().filter(|frame| is_asleep && frame.captured_at().mono > not_before) {
         return Ok(Response::picture(frame));
     }
+    let deadline = Instant::now() + DEADLINE;
+    let _waiting = exchange.wait(deadline)?;
     let _watch = hub.watch();
-    let taken = settled_frame(session, not_before, rule, SETTLE, Instant::now() + DEADLINE);
+    let taken = settled_frame(session, not_before, rule, SETTLE, deadline);
     let (frame, _) = taken.map_err(|error| {
         // A still is over soon.
         Response::unavailable_for(if session.is_switching() { 1 } else { 2 }, format!("no picture: {error}"))
@@ -41,10 +47,12 @@ pub fn snapshot(session: &Session, query: &Query<'_>) -> Result<Response, Respon
 ///
 /// # Errors
 /// 503 with the reason; 400 for wrong parameters.
-pub fn still(stills: &Stills, query: &Query<'_>) -> Result<Response, Response> {
-    let rule = settle(query)?;
+pub fn still(exchange: &Exchange<'_>, stills: &Stills) -> Result<Response, Response> {
+    let (rule, max_age) = (settle(&exchange.query)?, max_age(&exchange.query)?);
+    let asked = Instant::now();
+    let _waiting = exchange.wait(asked + QUEUE)?;
     let still = stills
-        .take(max_age(query)?, rule)
+        .take(max_age + asked.elapsed(), rule)
         .map_err(|error| Response::unavailable(format!("no full-resolution picture: {error}")))?;
     let size = still.frame.size();
     Ok(Response::picture(still.frame)

@@ -12,7 +12,7 @@ use crate::http::exchange::Exchange;
 use crate::http::response::Response;
 use crate::http::server::client::{ClientStats, EndReason};
 use crate::http::server::connection::{Connection, SendError};
-use crate::hub::{Feed, FeedEnd, Hub, Wait};
+use crate::hub::{Feed, FeedEnd, Wait};
 
 /// The head that every known client accepts (contracts.md): HTTP/1.0, so that nobody chunks it. The fields that say which
 /// pages may read the stream stand between these two.
@@ -42,29 +42,19 @@ pub fn respond(
         return Ok(());
     }
     let mut feed = feed().map_err(|why| Response::text(400, why))?;
-    let permit = exchange.viewer(mode)?;
+    let viewer = exchange.viewer(mode)?;
     let hub = session.hub();
     let _watch = hub.watch();
-    let end = match run(exchange, session, feed.as_mut(), permit.stats()) {
+    let end = match run(exchange, session, feed.as_mut(), viewer.stats()) {
         Ok(end) => end,
+        Err(_) if hub.is_closed() => EndReason::ServerStops,
         Err(SendError::Stalled | SendError::TooSlow) if feed.send_limit().is_some() => EndReason::HeldUpOthers,
-        Err(error) => end_of(hub, permit.stats(), error),
+        Err(error) => error.into(),
     };
     // Viewers that wait for this one go on at once.
     drop(feed);
-    permit.leave(end);
+    viewer.leave(end);
     Ok(())
-}
-
-/// Why a client to which nothing can be sent any more really went.
-pub fn end_of(hub: &Hub, stats: &ClientStats, error: SendError) -> EndReason {
-    match error {
-        _ if stats.was_evicted() => EndReason::MadeRoom,
-        _ if hub.is_closed() => EndReason::ServerStops,
-        SendError::Left => EndReason::Left,
-        SendError::Stalled => EndReason::Stalled,
-        SendError::TooSlow => EndReason::TooSlow,
-    }
 }
 
 /// The response head.

@@ -4,51 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use super::connection::Connection;
+use super::connection::{Link, SendError};
 use crate::frame::Frame;
 use crate::system::os;
 
 /// More of a user agent's name is not kept.
 const USER_AGENT_LENGTH: usize = 200;
 
-/// How well a client's socket takes what it is sent; written by [`Connection`] on the slow path alone.
-#[derive(Debug, Default)]
-pub struct Flow {
-    /// When the socket last took a byte, in ms of CLOCK_MONOTONIC, while more are waiting; else 0.
-    taken_at: AtomicU64,
-    stalls: AtomicU64,
-}
-
-impl Flow {
-    /// Bytes wait; the socket took some `ago`.
-    pub fn waits(&self, ago: Duration) {
-        let at = os::monotonic().saturating_sub(ago).as_millis() as u64;
-        self.taken_at.store(at.max(1), Relaxed);
-    }
-
-    /// Nothing waits any more.
-    pub fn drained(&self) {
-        self.taken_at.store(0, Relaxed);
-    }
-
-    /// The socket has taken nothing for the length of one send's time-out, for the first time in this part.
-    pub fn count_stall(&self) {
-        self.stalls.fetch_add(1, Relaxed);
-    }
-
-    /// For how long the socket has taken nothing although there is something to take.
-    pub fn stuck_for(&self) -> Duration {
-        match self.taken_at.load(Relaxed) {
-            0 => Duration::ZERO,
-            at => os::monotonic().saturating_sub(Duration::from_millis(at)),
-        }
-    }
-}
-
-/// One client that holds a viewer's place.
+/// What is counted about one viewer.
 #[derive(Debug)]
 pub struct ClientStats {
     /// Consecutive, from 1.
@@ -57,7 +23,7 @@ pub struct ClientStats {
     pub peer: String,
     /// As it calls itself; may be empty.
     pub user_agent: String,
-    /// `newest`, `all`, `lockstep` or `clip`.
+    /// How it is sent frames, in one word.
     pub mode: &'static str,
     /// When it came.
     pub since: SystemTime,
@@ -68,16 +34,15 @@ pub struct ClientStats {
     skipped: AtomicU64,
     /// The last frame sent: when it was captured, in µs of CLOCK_MONOTONIC; 0 before the first.
     captured_at: AtomicU64,
-    flow: Arc<Flow>,
-    must_go: AtomicBool,
+    link: Arc<Link>,
 }
 
 impl ClientStats {
-    /// A client that has been sent nothing yet.
-    pub fn new(id: u64, connection: &Connection, user_agent: &str, mode: &'static str) -> Self {
+    /// A viewer that has been sent nothing yet.
+    pub fn new(id: u64, link: Arc<Link>, peer: &str, user_agent: &str, mode: &'static str) -> Self {
         Self {
             id,
-            peer: connection.peer().to_owned(),
+            peer: peer.to_owned(),
             user_agent: user_agent.chars().take(USER_AGENT_LENGTH).collect(),
             mode,
             since: SystemTime::now(),
@@ -86,8 +51,7 @@ impl ClientStats {
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             captured_at: AtomicU64::new(0),
-            flow: connection.flow().clone(),
-            must_go: AtomicBool::new(false),
+            link,
         }
     }
 
@@ -108,7 +72,7 @@ impl ClientStats {
         self.frames.load(Relaxed)
     }
 
-    /// Bytes sent, the answer's head left out.
+    /// Bytes sent, without the response's head.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -120,17 +84,12 @@ impl ClientStats {
 
     /// Parts during which its socket took nothing for a second.
     pub fn stalls(&self) -> u64 {
-        self.flow.stalls.load(Relaxed)
+        self.link.flow().stalls()
     }
 
     /// All four of these counts.
     pub fn sent(&self) -> Sent {
         Sent { frames: self.frames(), bytes: self.bytes(), skipped: self.skipped(), stalls: self.stalls() }
-    }
-
-    /// For how long its socket has taken nothing although there is something to take.
-    pub fn stuck_for(&self) -> Duration {
-        self.flow.stuck_for()
     }
 
     /// How long ago the last frame that it was sent was captured; `None` before the first.
@@ -144,16 +103,6 @@ impl ClientStats {
         os::monotonic().saturating_sub(self.came_at)
     }
 
-    /// It has to make room for another.
-    pub fn evict(&self) {
-        self.must_go.store(true, Relaxed);
-    }
-
-    /// Whether it had to make room for another.
-    pub fn was_evicted(&self) -> bool {
-        self.must_go.load(Relaxed)
-    }
-
     /// Whether `other` is the same program on the same machine, as far as can be told.
     pub fn is_same_client(&self, other: &Self) -> bool {
         self.peer == other.peer && self.user_agent == other.user_agent
@@ -165,7 +114,7 @@ fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
-/// Why a client's answer ended.
+/// Why a viewer was sent nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// All was sent that it had asked for.
@@ -176,11 +125,11 @@ pub enum EndReason {
     Stalled,
     /// It read too slowly for a picture to end in time.
     TooSlow,
-    /// In mode `all`: it was so slow that the ring no longer had its next frame.
+    /// It wanted every frame and was so slow that its next one was no longer kept.
     FellBehind,
-    /// In mode `lockstep`: it kept the others waiting for too long.
+    /// The others were to get the same frames, and it kept them waiting for too long.
     HeldUpOthers,
-    /// It took nothing any more and another wanted the place.
+    /// It was evicted: it took nothing any more, and there was no room for a newcomer.
     MadeRoom,
     /// The server stops.
     ServerStops,
@@ -224,6 +173,16 @@ impl EndReason {
             Self::HeldUpOthers => "held up the other lock-step clients (see --lockstep-patience)",
             Self::MadeRoom => "took nothing for 2 s and another wanted the place",
             Self::ServerStops => "server stops",
+        }
+    }
+}
+
+impl From<SendError> for EndReason {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Left => Self::Left,
+            SendError::Stalled => Self::Stalled,
+            SendError::TooSlow => Self::TooSlow,
         }
     }
 }

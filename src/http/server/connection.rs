@@ -5,16 +5,17 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Socket, TcpKeepalive};
 
-use super::client::Flow;
+use crate::system::os;
 
-/// A socket that takes nothing for so long is given up. An `<img>` that was cut off does not come back, so a Wi-Fi
+/// A client whose socket takes nothing for this long is disconnected. An `<img>` that was cut off does not come back, so a Wi-Fi
 /// gap of four seconds must not cut it.
 const SILENCE: Duration = Duration::from_secs(7);
-/// The kernel's own patience, for peers that vanish while little is sent. Not [`SILENCE`]: its clock runs on while a
+/// The kernel's own limit, for peers that vanish while little is sent. Not [`SILENCE`]: its clock runs on while a
 /// steady but slow reader's window is too small for the next segment; with 8 s, 9 of 12 viewers that read 5 to
 /// 10 kB/s were reset.
 const VANISHED: Duration = Duration::from_secs(60);
@@ -25,8 +26,10 @@ const NOT_SENT: u32 = 16 * 1024;
 /// A part may take this long, and a second more for each so many bytes: for viewers that drip.
 const PART_TIME: Duration = Duration::from_secs(10);
 const PART_BYTES_PER_SECOND: usize = 4000;
-/// What is read and thrown away so that the last answer is not lost in a reset.
+/// What is read and thrown away so that the last response is not lost in a reset.
 const LINGER_BYTES: usize = 256 * 1024;
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
 const LINGER_TIME: Duration = Duration::from_millis(500);
 
 /// Why nothing more can be sent.
@@ -40,18 +43,96 @@ pub enum SendError {
     TooSlow,
 }
 
+/// How well a client's socket takes what it is sent. Written by the client's own thread, and only while the socket's
+/// buffer is full.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// When the socket last took a byte, in ms of CLOCK_MONOTONIC, while more are waiting; else 0.
+    taken_at: AtomicU64,
+    stalls: AtomicU64,
+}
+
+impl Flow {
+    /// Bytes wait; the socket took some `ago`.
+    pub fn waits(&self, ago: Duration) {
+        let at = os::monotonic().saturating_sub(ago).as_millis() as u64;
+        self.taken_at.store(at.max(1), Relaxed);
+    }
+
+    /// Nothing waits any more.
+    fn drained(&self) {
+        self.taken_at.store(0, Relaxed);
+    }
+
+    /// How often the socket has taken nothing for the length of one send's time-out; once for each part at most.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Relaxed)
+    }
+
+    /// For how long the socket has taken nothing although there is something to take.
+    pub fn stuck_for(&self) -> Duration {
+        match self.taken_at.load(Relaxed) {
+            0 => Duration::ZERO,
+            at => os::monotonic().saturating_sub(Duration::from_millis(at)),
+        }
+    }
+}
+
+/// An accepted socket: what a client's thread and those who may have to evict the client share.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+    flow: Flow,
+    is_evicted: AtomicBool,
+}
+
+impl Link {
+    /// Takes over an accepted socket.
+    pub fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Self { socket, flow: Flow::default(), is_evicted: AtomicBool::new(false) })
+    }
+
+    /// How well the socket takes what it is sent.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// Closes the connection in favour of another.
+    pub fn evict(&self) {
+        self.is_evicted.store(true, Relaxed);
+        self.shutdown();
+    }
+
+    /// Whether it was closed in favour of another.
+    pub fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Relaxed)
+    }
+
+    /// Closes the connection and wakes the thread that is blocked on it; only that thread frees the descriptor.
+    pub fn shutdown(&self) {
+        // An error means that the client was faster.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Sends 503 to a client for which there is no permit, thread or descriptor, without waiting.
+    pub fn refuse(&self) {
+        // A fresh connection's buffer takes this; if it does not, the client has left or does not read.
+        let _ = self.socket.send_with_flags(OVERLOADED, libc::MSG_DONTWAIT);
+    }
+}
+
 /// A connected client.
 pub struct Connection {
-    socket: Arc<Socket>,
+    link: Arc<Link>,
     /// `None` for a Unix socket.
     address: Option<IpAddr>,
     peer: String,
-    flow: Arc<Flow>,
 }
 
 impl Connection {
-    /// Takes over an accepted socket and sets its options. Options that a Unix socket lacks are left out.
-    pub fn new(socket: Arc<Socket>, address: &SockAddr) -> io::Result<Self> {
+    /// Sets the options of an accepted socket. Options that a Unix socket lacks are left out.
+    pub fn new(link: Arc<Link>, address: &SockAddr) -> io::Result<Self> {
+        let socket = &link.socket;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         let address = match address.as_socket() {
             Some(address) => {
@@ -63,19 +144,9 @@ impl Connection {
             }
             None => None,
         };
-        let mut connection = Self { socket, address, peer: String::new(), flow: Arc::default() };
+        let mut connection = Self { link, address, peer: String::new() };
         connection.set_client(address);
         Ok(connection)
-    }
-
-    /// Its socket, for those who may have to close it.
-    pub fn socket(&self) -> &Arc<Socket> {
-        &self.socket
-    }
-
-    /// How well its socket takes what it is sent.
-    pub fn flow(&self) -> &Arc<Flow> {
-        &self.flow
     }
 
     /// The address at the other end; none if that is a Unix socket's.
@@ -83,7 +154,7 @@ impl Connection {
         self.address
     }
 
-    /// Who asks now: a proxy sends requests of many clients.
+    /// Sets the client that sent the current request: a proxy sends requests of many clients.
     pub fn set_client(&mut self, client: Option<IpAddr>) {
         self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
@@ -99,29 +170,29 @@ impl Connection {
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        self.link.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let start = buffer.len();
         buffer.resize(start + room, 0);
-        let got = (&*self.socket).read(&mut buffer[start..]);
+        let got = (&self.link.socket).read(&mut buffer[start..]);
         buffer.truncate(start + *got.as_ref().unwrap_or(&0));
         got
     }
 
     /// Sends all of it: one send where the client keeps up.
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError> {
-        self.send_with(bytes.len(), part_time(bytes.len()), |done| self.socket.send(&bytes[done..]))
+        self.send_with(bytes.len(), part_time(bytes.len()), |done| self.link.socket.send(&bytes[done..]))
     }
 
-    /// The same, but in no more than this time; see [`Connection::set_send_timeout`].
+    /// Sends all of it within this time; see [`Connection::set_send_timeout`].
     pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<(), SendError> {
-        self.send_with(bytes.len(), time, |done| self.socket.send(&bytes[done..]))
+        self.send_with(bytes.len(), time, |done| self.link.socket.send(&bytes[done..]))
     }
 
-    /// Prepares for deadlines that are short.
+    /// Makes sends notice deadlines that are as short as this time.
     pub fn set_send_timeout(&self, time: Duration) {
         let timeout = (time / 4).clamp(Duration::from_millis(10), SEND_TIMEOUT);
         // An error would leave the longer time-out: late, but not lost.
-        let _ = self.socket.set_write_timeout(Some(timeout));
+        let _ = self.link.socket.set_write_timeout(Some(timeout));
     }
 
     /// Sends both, one after the other, in one send where the client keeps up.
@@ -130,7 +201,7 @@ impl Connection {
         self.send_with(length, part_time(length), |done| {
             let head_left = head.get(done..).unwrap_or_default();
             let body_left = &body[done.saturating_sub(head.len())..];
-            self.socket.send_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
+            self.link.socket.send_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
         })
     }
 
@@ -145,7 +216,7 @@ impl Connection {
             Ok(sent) if sent == length => Ok(()),
             first => {
                 let end = self.send_rest(length, began, time, first, send);
-                self.flow.drained();
+                self.link.flow.drained();
                 end
             }
         }
@@ -173,7 +244,7 @@ impl Connection {
                 progress = now;
             } else if !is_stalled {
                 is_stalled = true;
-                self.flow.count_stall();
+                self.link.flow.stalls.fetch_add(1, Relaxed);
             }
             if now - progress >= SILENCE {
                 return Err(SendError::Stalled);
@@ -181,7 +252,7 @@ impl Connection {
             if now - began >= time {
                 return Err(SendError::TooSlow);
             }
-            self.flow.waits(now - progress);
+            self.link.flow.waits(now - progress);
             sent = send(done);
         }
     }
@@ -189,7 +260,7 @@ impl Connection {
     /// Whether the client has closed its end, or the connection has broken, without taking what it may have sent.
     pub fn has_left(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        match self.socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        match self.link.socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
             Ok(0) => true,
             Ok(_) => false,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
@@ -199,7 +270,7 @@ impl Connection {
     /// Ends the connection so that the client still gets what was sent last: closing with unread bytes would
     /// reset it.
     pub fn linger(&self) {
-        if self.socket.shutdown(Shutdown::Write).is_err() {
+        if self.link.socket.shutdown(Shutdown::Write).is_err() {
             return;
         }
         let deadline = Instant::now() + LINGER_TIME;
@@ -238,7 +309,7 @@ mod tests {
     fn pair() -> (Connection, Socket) {
         let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let address = ours.peer_addr().unwrap();
-        (Connection::new(Arc::new(ours), &address).unwrap(), theirs)
+        (Connection::new(Link::new(ours), &address).unwrap(), theirs)
     }
 
     #[test]
@@ -273,10 +344,10 @@ mod tests {
         let began = Instant::now();
         assert_eq!(ours.send_within(&body, Duration::from_millis(300)), Err(SendError::TooSlow));
         assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(5));
-        assert_eq!(ours.flow().stuck_for(), Duration::ZERO, "nothing waits any more");
+        assert_eq!(ours.link.flow().stuck_for(), Duration::ZERO, "nothing waits any more");
         std::thread::scope(|scope| {
             let sender = scope.spawn(|| ours.send(&body));
-            while ours.flow().stuck_for() < Duration::from_millis(100) {
+            while ours.link.flow().stuck_for() < Duration::from_millis(100) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             let mut got = vec![0; 1_000_000];
@@ -284,6 +355,6 @@ mod tests {
             drop(theirs);
             assert_eq!(sender.join().unwrap(), Err(SendError::Left));
         });
-        assert_eq!(ours.flow().stuck_for(), Duration::ZERO);
+        assert_eq!(ours.link.flow().stuck_for(), Duration::ZERO);
     }
 }

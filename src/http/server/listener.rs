@@ -15,6 +15,7 @@ use std::time::Duration;
 use log::warn;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::connection::Link;
 use super::limits::{Limits, Permit};
 use super::unix::{self, SocketFile};
 use crate::system::os::{self, Event};
@@ -27,10 +28,6 @@ const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
 /// Pause after running out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
-/// Said to a client for whom there is no thread or descriptor.
-const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
-    Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
-
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -64,9 +61,9 @@ impl fmt::Display for Listen {
 }
 
 /// What a connection's thread does.
-pub trait Serve: Fn(Arc<Socket>, &SockAddr, Permit) + Send + Sync + 'static {}
+pub trait Serve: Fn(&SockAddr, Permit) + Send + Sync + 'static {}
 
-impl<F: Fn(Arc<Socket>, &SockAddr, Permit) + Send + Sync + 'static> Serve for F {}
+impl<F: Fn(&SockAddr, Permit) + Send + Sync + 'static> Serve for F {}
 
 /// Sockets that are being listened to.
 pub struct Listeners {
@@ -235,19 +232,17 @@ fn accept(listener: &Socket, limits: &Arc<Limits>, serve: &Arc<impl Serve>, rese
 }
 
 fn start_thread(socket: Socket, address: SockAddr, limits: &Arc<Limits>, serve: &Arc<impl Serve>) -> io::Result<()> {
-    let socket = Arc::new(socket);
-    let (serve, permit) = (serve.clone(), limits.admit(socket.clone()));
-    let client = socket.clone();
-    let made =
-        thread::Builder::new().name("client".into()).stack_size(STACK).spawn(move || serve(client, &address, permit));
+    let permit = match limits.admit(Link::new(socket)) {
+        Ok(permit) => permit,
+        Err(link) => {
+            link.refuse();
+            return Ok(());
+        }
+    };
+    let (link, serve) = (permit.link().clone(), serve.clone());
+    let made = thread::Builder::new().name("client".into()).stack_size(STACK).spawn(move || serve(&address, permit));
     // Its owner is its permit: a stopping server waits until all permits are given back.
-    made.map(drop).inspect_err(|_| refuse(&socket))
-}
-
-fn refuse(socket: &Socket) {
-    // A fresh connection's buffer takes this without waiting; if it does not, the client has left.
-    let _ = socket.set_nonblocking(true);
-    let _ = socket.send(OVERLOADED);
+    made.map(drop).inspect_err(|_| link.refuse())
 }
 
 /// A descriptor kept for the moment when there are none: with it a client can be told so.
@@ -264,7 +259,7 @@ impl Reserve {
     fn turn_away(&mut self, listener: &Socket) {
         self.file = None;
         if let Ok((socket, _)) = listener.accept() {
-            refuse(&socket);
+            Link::new(socket).refuse();
         }
         self.file = File::open("/dev/null").ok();
     }
@@ -309,7 +304,7 @@ mod tests {
         // The first connection stops the server.
         let (stop_end, served) = (Mutex::new(Some(stop_end)), Arc::new(AtomicUsize::new(0)));
         let count = served.clone();
-        let serve = Arc::new(move |_: Arc<Socket>, _: &SockAddr, _: Permit| {
+        let serve = Arc::new(move |_: &SockAddr, _: Permit| {
             stop_end.lock().unwrap().take();
             count.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(50));
