@@ -296,3 +296,20 @@ fn architecture_names_at_most_seven_functions_on_each_way() {
         assert!((3..=7).contains(&functions.len()), "{functions:?}");
     }
 }
+
+#[test]
+fn security_page_counts_every_unsafe_block() {
+    let page = read("SECURITY.md");
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `src/")?.split(['`', '|']).map(str::trim).filter(|cell| !cell.is_empty());
+        Some((format!("src/{}", cells.next()?), cells.next()?.parse::<usize>().ok()?))
+    });
+    let counted = |path: String| {
+        let blocks = read(&path).matches("unsafe {").count();
+        (blocks > 0).then_some((path, blocks))
+    };
+    let files = files_below("src").into_iter().filter(|path| path.ends_with(".rs"));
+    let found: BTreeSet<_> = files.filter_map(counted).collect();
+    assert!(found.len() >= 4, "unsafe blocks are found: {found:?}");
+    assert_eq!(rows.collect::<BTreeSet<_>>(), found, "SECURITY.md has a row with the number of blocks for each file");
+}
