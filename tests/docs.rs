@@ -207,3 +207,109 @@ fn every_route_is_documented() {
         assert!(documented.split(' ').any(|known| known == route), "{route} is in README.md's table: {documented}");
     }
 }
+
+/// Paths from the root of all files below a folder.
+fn files_below(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder");
+    let mut files = Vec::new();
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// What a text has in backticks, blocks of code left out.
+fn in_backticks(text: &str) -> Vec<&str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+/// Whether the sources define a function of this name: a method of this type or trait, a function of this module, or any.
+fn is_function(sources: &[(String, String)], on: Option<&str>, function: &str) -> bool {
+    let has_word = |line: &str, word: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == word);
+    let defines = |line: &str| {
+        let name = line.trim_start().split_once("fn ").map_or("", |(_, rest)| rest);
+        name.split(['(', '<']).next() == Some(function)
+    };
+    sources.iter().any(|(path, text)| match on {
+        None => text.lines().any(defines),
+        // A module is named by its file or its folder.
+        Some(module) if module.starts_with(char::is_lowercase) => {
+            let is_it = path.ends_with(&format!("/{module}.rs")) || path.contains(&format!("/{module}/"));
+            is_it && text.lines().any(defines)
+        }
+        Some(on) => {
+            let mut is_inside = false;
+            text.lines().any(|line| {
+                if !line.starts_with([' ', '}']) && !line.is_empty() {
+                    is_inside = (line.starts_with("impl") || line.contains("trait ")) && has_word(line, on);
+                }
+                is_inside && defines(line)
+            })
+        }
+    })
+}
+
+#[test]
+fn architecture_names_what_exists() {
+    let text = read("ARCHITECTURE.md");
+    let files: Vec<_> = files_below("src").into_iter().filter(|path| path.ends_with(".rs")).collect();
+    let sources: Vec<_> = files.iter().map(|path| (path.clone(), read(path))).collect();
+    let (mut paths, mut functions) = (0, 0);
+    for name in in_backticks(&text) {
+        let (on, function) = name.rsplit_once("::").map_or((None, name), |(on, function)| (Some(on), function));
+        let called = function.trim_end_matches("()");
+        if name.contains('/') && !name.contains(' ') && !name.starts_with('/') {
+            paths += 1;
+            assert!(root().join(name).exists(), "ARCHITECTURE.md names {name}");
+        } else if (on.is_some() || called != function) && !["next()", "start()"].contains(&name) {
+            functions += 1;
+            assert!(is_function(&sources, on, called), "ARCHITECTURE.md names {name}, which is no function");
+        }
+    }
+    assert!(paths > 15 && functions > 20, "{paths} paths and {functions} functions are found");
+    let no_function = ["Route::encode", "Hub::make", "jpeg::decode", "nothing()", "Stills::switch"];
+    for name in no_function {
+        let (on, function) = name.rsplit_once("::").map_or((None, name), |(on, function)| (Some(on), function));
+        assert!(!is_function(&sources, on, function.trim_end_matches("()")), "{name} can be told apart");
+    }
+
+    // The tree has a line for every source file, and for none that is not there.
+    let tree: BTreeSet<_> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let unnamed: Vec<_> = files.iter().filter(|file| !tree.contains(file.as_str())).collect();
+    assert!(unnamed.is_empty(), "ARCHITECTURE.md has no line for {unnamed:?}");
+    for path in tree.iter().filter(|word| word.starts_with("src/")) {
+        assert!(root().join(path).exists(), "ARCHITECTURE.md has a line for {path}");
+    }
+}
+
+/// Each way is short enough to be read at once.
+#[test]
+fn architecture_names_at_most_seven_functions_on_each_way() {
+    let text = read("ARCHITECTURE.md");
+    let ways: Vec<&str> =
+        text.split("\n## ").filter(|part| part.lines().next().is_some_and(|line| line.ends_with("way"))).collect();
+    assert_eq!(ways.len(), 3, "a frame's way, a request's and a still's");
+    for way in ways {
+        let functions: BTreeSet<_> = in_backticks(way).into_iter().filter(|name| name.contains("::")).collect();
+        assert!((3..=7).contains(&functions.len()), "{functions:?}");
+    }
+}
+
+#[test]
+fn security_page_counts_every_unsafe_block() {
+    let page = read("SECURITY.md");
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `src/")?.split(['`', '|']).map(str::trim).filter(|cell| !cell.is_empty());
+        Some((format!("src/{}", cells.next()?), cells.next()?.parse::<usize>().ok()?))
+    });
+    let counted = |path: String| {
+        let blocks = read(&path).matches("unsafe {").count();
+        (blocks > 0).then_some((path, blocks))
+    };
+    let files = files_below("src").into_iter().filter(|path| path.ends_with(".rs"));
+    let found: BTreeSet<_> = files.filter_map(counted).collect();
+    assert!(found.len() >= 4, "unsafe blocks are found: {found:?}");
+    assert_eq!(rows.collect::<BTreeSet<_>>(), found, "SECURITY.md has a row with the number of blocks for each file");
+}
