@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -189,7 +190,7 @@ struct Look {
 impl Look {
     fn new(size: Size, leftover: Option<Size>) -> Self {
         Self {
-            intake: Intake::new(size, leftover, Rule::Auto, Known::default()),
+            intake: Intake::new(size, leftover, Rule::Auto, Known::default(), Arc::default()),
             counters: Counters::default(),
             seen: 0,
             padded: 0,
@@ -254,7 +255,8 @@ impl Look {
             ),
             (counted(&self.counters.wrong_size), "of another size than the camera said; they are left out"),
             (counted(&self.counters.dht_inserted), "without Huffman tables (DHT); framehub puts the standard ones in"),
-            (self.padded.into(), "padded behind their end; framehub cuts that off"),
+            (counted(&self.counters.eoi_appended), "without their end (EOI); framehub appends it"),
+            (self.padded.into(), "with other bytes before or behind them; framehub cuts these off"),
         ] {
             if count > 0 {
                 lines.push(format!("  {count} {what}"));

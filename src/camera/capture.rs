@@ -157,6 +157,7 @@ impl Capture {
         let silent = std::mem::replace(&mut live.alive_at, Instant::now()).elapsed();
         let pictures = live.intake.pictures();
         live.mode.size = live.intake.size();
+        let mode = live.mode;
         let is_first = pictures == 1;
         if is_first {
             self.patience.note_first(silent);
@@ -164,7 +165,7 @@ impl Capture {
         } else {
             self.patience.note_gap(silent);
         }
-        locked.note_live_picture(made.captured_at().mono, is_first);
+        locked.note_live_picture(made.captured_at().mono, is_first, mode);
         if pictures == RATE_PICTURES {
             self.hold_to_rate();
         }

@@ -2,10 +2,12 @@
 //! `--check` all judge their buffers here, so that a camera's quirks are known in one place.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, warn};
+use parking_lot::Mutex;
 
 use super::RawFrame;
 use super::settle::{Known, Rule, Settling};
@@ -15,6 +17,8 @@ use crate::system::os;
 
 /// After so many pictures of one unexpected size, that size is taken as the truth.
 const UNEXPECTED_SIZE_LIMIT: u32 = 10;
+/// So many sound pictures in a row that are flagged or lack EOI are this camera's way.
+const CARELESS_LIMIT: u32 = 10;
 /// A driver completes buffers out of order by at most so many; a number further back is a new count.
 const REORDERED: u32 = 4;
 /// A live stream that has delivered pictures for so long counts as settled.
@@ -35,6 +39,10 @@ pub struct Counters {
     pub broken: [AtomicU64; Fault::ALL.len()],
     /// Pictures that came without Huffman tables and were given the standard ones.
     pub dht_inserted: AtomicU64,
+    /// Pictures without EOI that were given one, as this camera never sends it.
+    pub eoi_appended: AtomicU64,
+    /// Flagged pictures taken all the same, as this camera's are always flagged.
+    pub flags_ignored: AtomicU64,
     /// Whole pictures that viewers did not get because of `--max-fps`.
     pub thinned: AtomicU64,
     /// Frames that were lost before they reached the program, by the driver's own numbering.
@@ -89,8 +97,27 @@ pub enum Rejected {
     WrongSize(Size),
 }
 
+/// What pictures have taught about a camera. It outlives its streams, so that each lesson costs pictures only once.
+#[derive(Debug, Default)]
+pub struct Traits {
+    /// Sizes that the driver names, and what the camera sends then.
+    sizes: Vec<(Size, Size)>,
+    /// Sound pictures in a row that were flagged or lacked EOI.
+    careless: u32,
+}
+
+impl Traits {
+    /// Size of the pictures that this camera sends where the driver says `said`.
+    pub fn true_size(&self, said: Size) -> Size {
+        self.sizes.iter().find(|(known, _)| *known == said).map_or(said, |(_, sent)| *sent)
+    }
+}
+
 /// The judge of one stream's buffers, from its start to its end.
 pub struct Intake {
+    traits: Arc<Mutex<Traits>>,
+    /// What the driver says.
+    said: Size,
     size: Size,
     /// CLOCK_MONOTONIC.
     started_at: Duration,
@@ -111,16 +138,19 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Begins with a stream whose pictures should have this size. The stream before it had the size `leftover`, `rule` says
-    /// when the picture has settled, and `known` is what is known of this camera's brightness.
-    pub fn new(size: Size, leftover: Option<Size>, rule: Rule, known: Known) -> Self {
+    /// Begins with a stream whose pictures should have the size `said`. The stream before it had the size `leftover`, `rule`
+    /// says when the picture has settled, and `known` is what is known of this camera's brightness.
+    pub fn new(said: Size, leftover: Option<Size>, rule: Rule, known: Known, traits: Arc<Mutex<Traits>>) -> Self {
+        let size = traits.lock().true_size(said);
         Self {
+            traits,
+            said,
             size,
             started_at: os::monotonic(),
             driver_sequence: None,
             last_stamp: Duration::ZERO,
             last_exposure: Duration::ZERO,
-            leftover: leftover.filter(|leftover| *leftover != size),
+            leftover: leftover.filter(|leftover| *leftover != size && *leftover != said),
             unexpected: None,
             settling: Settling::new(rule, known),
             is_settled: false,
@@ -132,16 +162,23 @@ impl Intake {
     }
 
     /// The same for a live stream, which counts as settled after [`SETTLED_AFTER`].
-    pub fn live(size: Size, leftover: Option<Size>, known: Known) -> Self {
-        Self { settles_by_itself: true, ..Self::new(size, leftover, Rule::Auto, known) }
+    pub fn live(said: Size, leftover: Option<Size>, known: Known, traits: Arc<Mutex<Traits>>) -> Self {
+        Self { settles_by_itself: true, ..Self::new(said, leftover, Rule::Auto, known, traits) }
     }
 
     /// Judges a buffer and counts the outcome.
     pub fn accept<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
         let judged = self.judge(raw, counters);
         match &judged {
-            Ok(accepted) if accepted.picture.dht_missing() => count(&counters.dht_inserted),
-            Ok(_) | Err(Rejected::OutOfOrder) => {}
+            Ok(Accepted { picture, .. }) => {
+                let mended = [
+                    (picture.dht_missing(), &counters.dht_inserted),
+                    (picture.eoi_missing(), &counters.eoi_appended),
+                    (raw.is_flagged, &counters.flags_ignored),
+                ];
+                mended.iter().filter(|(is_so, _)| *is_so).for_each(|(_, counter)| count(counter));
+            }
+            Err(Rejected::OutOfOrder) => {}
             Err(Rejected::Flagged) => count(&counters.flagged),
             Err(Rejected::WrongSize(_)) => count(&counters.wrong_size),
             Err(Rejected::Broken(fault)) => {
@@ -155,14 +192,11 @@ impl Intake {
 
     fn judge<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
         let is_in_order = self.follow(raw, counters);
-        if raw.is_flagged {
-            self.damaged += 1;
-            return Err(Rejected::Flagged);
-        }
+        self.damaged += u32::from(raw.is_flagged);
         if !is_in_order {
-            return Err(Rejected::OutOfOrder);
+            return Err(if raw.is_flagged { Rejected::Flagged } else { Rejected::OutOfOrder });
         }
-        let picture = jpeg::inspect(raw.data).map_err(Rejected::Broken)?;
+        let picture = self.find_picture(raw)?;
         let size = Size::new(picture.width(), picture.height());
         if size != self.size && !self.is_true_size(size) {
             return Err(Rejected::WrongSize(size));
@@ -171,7 +205,7 @@ impl Intake {
         let age = captured_at.mono.saturating_sub(*self.first_exposure.get_or_insert(captured_at.mono));
         self.is_settled |= self.settles_by_itself && age >= SETTLED_AFTER;
         if !self.is_settled {
-            self.is_settled = self.settling.look(captured_at.mono, picture.len(), || jpeg::mean_luma(raw.data));
+            self.is_settled = self.settling.look(captured_at.mono, picture.len(), || picture.mean_luma());
         }
         let info = FrameInfo { sequence: 0, captured_at, size, position: self.position, is_settled: self.is_settled };
         self.position = self.position.saturating_add(1);
@@ -212,6 +246,36 @@ impl Intake {
         !is_behind
     }
 
+    /// The picture in a buffer. Some cameras never send EOI, or have every buffer flagged: where that has been so for some
+    /// pictures, all of whose blocks decode, neither is a fault any more.
+    fn find_picture<'a>(&self, raw: &RawFrame<'a>) -> Result<Picture<'a>, Rejected> {
+        let found = jpeg::inspect(raw.data);
+        let mut traits = self.traits.lock();
+        let is_known_careless = traits.careless >= CARELESS_LIMIT;
+        let (rejected, sound) = match found {
+            _ if raw.is_flagged => {
+                let found = found.or_else(|_| jpeg::inspect_without_eoi(raw.data)).ok();
+                (Rejected::Flagged, found.filter(|picture| picture.decodes()))
+            }
+            Err(Fault::NoEnd) => (Rejected::Broken(Fault::NoEnd), jpeg::inspect_without_eoi(raw.data).ok()),
+            found => {
+                if !is_known_careless {
+                    traits.careless = 0;
+                }
+                return found.map_err(Rejected::Broken);
+            }
+        };
+        if is_known_careless {
+            return sound.ok_or(rejected);
+        }
+        traits.careless = if sound.is_some() { traits.careless + 1 } else { 0 };
+        if traits.careless < CARELESS_LIMIT {
+            return Err(rejected);
+        }
+        warn!("the camera's pictures are whole, but flagged as damaged or without their end (EOI); taking them");
+        sound.ok_or(rejected)
+    }
+
     /// Whether a size that was not asked for is what this camera really sends, not left over from before a switch.
     fn is_true_size(&mut self, size: Size) -> bool {
         if self.leftover == Some(size) {
@@ -222,11 +286,15 @@ impl Intake {
             _ => 1,
         };
         self.unexpected = Some((size, seen));
-        if seen < UNEXPECTED_SIZE_LIMIT {
+        // The driver may be right in the end.
+        if seen < UNEXPECTED_SIZE_LIMIT && size != self.said {
             return false;
         }
-        warn!("the camera says {} but sends {size}; taking that", self.size);
+        warn!("the camera says {} but sends {size}; taking that", self.said);
         self.size = size;
+        let sizes = &mut self.traits.lock().sizes;
+        sizes.retain(|(said, _)| *said != self.said);
+        sizes.push((self.said, size));
         true
     }
 
@@ -250,7 +318,7 @@ mod tests {
 
     fn sequence_numbers(numbers: &[(u32, bool)]) -> (u64, Vec<bool>) {
         let counters = Counters::default();
-        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), Known::default());
+        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), Known::default(), Arc::default());
         let order = numbers.iter().map(|&(sequence, is_flagged)| {
             let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None };
             intake.follow(&raw, &counters)

@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_millis(5);
 /// What comes of waiting for, and taking, one picture.
 enum Shot {
     Picture(Vec<u8>),
-    Flagged,
+    Flagged(Vec<u8>),
     Numbered(Vec<u8>, u32),
     At(Vec<u8>, Option<Duration>),
     TakeFails(CameraError),
@@ -136,7 +136,7 @@ impl Device for Opened {
             Some(Shot::Picture(data)) => sink(raw(&data, Some(os::monotonic()))),
             Some(Shot::Numbered(data, sequence)) => sink(RawFrame { sequence, ..raw(&data, Some(os::monotonic())) }),
             Some(Shot::At(data, exposed_at)) => sink(raw(&data, exposed_at)),
-            Some(Shot::Flagged) => sink(RawFrame { is_flagged: true, ..raw(&[], None) }),
+            Some(Shot::Flagged(data)) => sink(RawFrame { is_flagged: true, ..raw(&data, Some(os::monotonic())) }),
             Some(Shot::TakeFails(error)) => return Err(error),
             _ => {}
         }
@@ -312,7 +312,7 @@ fn faults_6_to_8_broken_pictures_are_counted_never_shown() {
     let shot = |turn: Turn| {
         let good = jpeg(turn.size, 120);
         match turn.index {
-            0 => Shot::Flagged,
+            0 => Shot::Flagged(good),
             1 => Shot::Picture(vec![]),
             2 => Shot::Picture(vec![0xff]),
             3 => Shot::Picture(good[..good.len() / 2].to_vec()),
@@ -326,7 +326,7 @@ fn faults_6_to_8_broken_pictures_are_counted_never_shown() {
     assert_eq!(frame.jpeg(), jpeg(LIVE, 120), "padding cut off, nothing broken before it");
     let counters = stage.counters();
     let broken: u64 = counters.broken.iter().map(|count| count.load(Ordering::SeqCst)).sum();
-    assert_eq!((counters.flagged.load(Ordering::SeqCst), broken), (1, 4));
+    assert_eq!((counters.flagged.load(Ordering::SeqCst), broken), (1, 3));
 }
 
 #[test]
@@ -357,6 +357,115 @@ fn fault_10_a_coerced_size_is_taken_as_it_is() {
 fn a_camera_that_sends_another_size_than_it_says_is_believed_after_ten() {
     let stage = Stage::new(Script { shot: |_| Shot::Picture(jpeg(Size::new(64, 40), 120)), ..GOOD });
     assert_eq!(stage.live().size(), Size::new(64, 40));
+}
+
+/// A camera that crops 64x48 to 64x40, and 128x96 to 128x80.
+#[test]
+fn sizes_that_a_camera_really_sends_are_learned_once_for_live_and_stills() {
+    let crop = |size: Size| Size::new(size.width, size.height * 5 / 6);
+    let shot = |turn: Turn| Shot::Picture(jpeg(Size::new(turn.size.width, turn.size.height * 5 / 6), 120));
+    let stage = Stage::new(Script { shot, ..GOOD });
+    let wrong = || stage.counters().wrong_size.load(Ordering::SeqCst);
+    assert_eq!(stage.live().size(), crop(LIVE));
+    let mode = || stage.session.status().mode.map(|mode| mode.size);
+    assert_eq!((mode(), wrong()), (Some(crop(LIVE)), 9));
+    assert_eq!(stage.still().map(|still| still.frame.size()), Ok(crop(STILL)));
+    assert_eq!(stage.live().size(), crop(LIVE));
+    assert_eq!((mode(), wrong()), (Some(crop(LIVE)), 18), "the way back costs nothing");
+    for _ in 0..3 {
+        stage.session.reopen();
+        let opens = stage.opens();
+        while stage.opens() == opens {
+            stage.live();
+        }
+        assert_eq!(stage.live().size(), crop(LIVE));
+        assert_eq!(stage.still().map(|still| still.frame.size()), Ok(crop(STILL)));
+    }
+    assert_eq!(wrong(), 18, "neither does an opening, nor another still");
+}
+
+#[test]
+fn a_camera_that_sends_the_right_size_in_the_end_is_believed_at_once() {
+    let shot = |turn: Turn| Shot::Picture(jpeg(if turn.stream == 0 { Size::new(64, 40) } else { turn.size }, 120));
+    let stage = Stage::new(Script { shot, ..GOOD });
+    assert_eq!(stage.live().size(), Size::new(64, 40));
+    stage.still().unwrap();
+    while stage.live().size() != LIVE {}
+    assert_eq!(stage.counters().wrong_size.load(Ordering::SeqCst), 9);
+}
+
+#[test]
+fn pictures_that_always_lack_their_end_or_are_always_flagged_are_taken_after_ten() {
+    fn open_ended(turn: Turn) -> Vec<u8> {
+        let mut jpeg = jpeg(turn.size, 120);
+        jpeg.truncate(jpeg.len() - 2);
+        jpeg
+    }
+    fn cut(size: Size) -> Vec<u8> {
+        let jpeg = jpeg(size, 200);
+        jpeg[..jpeg.len() - 8].to_vec()
+    }
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::SeqCst);
+    let shots: [fn(Turn) -> Shot; 3] = [
+        |turn| Shot::Picture(open_ended(turn)),
+        |turn| Shot::Flagged(jpeg(turn.size, 120)),
+        |turn| Shot::Flagged(open_ended(turn)),
+    ];
+    for (shot, (lacks_eoi, is_flagged)) in shots.into_iter().zip([(true, false), (false, true), (true, true)]) {
+        let stage = Stage::new(Script { shot, ..GOOD });
+        assert_eq!(stage.live().jpeg(), jpeg(LIVE, 120));
+        let counters = stage.counters();
+        let broken = || load(&counters.flagged) + counters.broken.iter().map(load).sum::<u64>();
+        assert_eq!((broken(), load(&counters.frames)), (9, 1));
+        assert_eq!(stage.still().unwrap().frame.jpeg(), jpeg(STILL, 120));
+        stage.live();
+        assert_eq!(broken(), 9, "learned once");
+        assert_eq!((load(&counters.eoi_appended) > 2, load(&counters.flags_ignored) > 2), (lacks_eoi, is_flagged));
+    }
+    // Nine in a row, and pictures that end half way, are no habit.
+    assert!(scanner::inspect_without_eoi(&cut(LIVE)).is_err());
+    let shots: [fn(Turn) -> Shot; 3] = [
+        |turn| match turn.index % 10 {
+            9 => Shot::Picture(jpeg(turn.size, 120)),
+            _ => Shot::Flagged(jpeg(turn.size, 200)),
+        },
+        |turn| match turn.index % 10 {
+            9 => Shot::Picture(jpeg(turn.size, 120)),
+            _ => Shot::Picture(cut(turn.size)),
+        },
+        |turn| match turn.index {
+            30.. => Shot::Picture(jpeg(turn.size, 120)),
+            _ => Shot::Flagged(cut(turn.size)),
+        },
+    ];
+    for shot in shots {
+        let stage = Stage::new(Script { shot, ..GOOD });
+        for _ in 0..3 {
+            assert_eq!(stage.live().jpeg(), jpeg(LIVE, 120));
+        }
+    }
+}
+
+#[test]
+fn the_first_picture_after_a_start_is_no_still_unless_it_is_asked_for() {
+    let shot = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.index == 0 { 30 } else { 120 }));
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    let take = |rule| stage.stills.take(Duration::ZERO, rule).unwrap().frame.jpeg() == jpeg(STILL, 120);
+    assert!(take(None) && take(Some(Rule::Drop(1))) && !take(Some(Rule::Drop(0))));
+    drop(stage);
+
+    // Where the second one comes behind the deadline of 1 s, it is waited for.
+    let shot = |turn: Turn| match (turn.size, turn.index) {
+        // Each silence takes up to 250 ms.
+        (STILL, 1..=4) => Shot::Silence,
+        (STILL, index) => Shot::Picture(jpeg(turn.size, if index == 0 { 30 } else { 120 })),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    let still = stage.still().unwrap();
+    assert!(still.frame.jpeg() == jpeg(STILL, 120) && !still.is_settled);
 }
 
 #[test]

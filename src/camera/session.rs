@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::intake::{Counters, Intake, count};
+use super::intake::{Counters, Intake, Traits, count};
 use super::rhythm::Rhythm;
 use super::settle::Known;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
@@ -109,6 +109,8 @@ pub struct Status {
     pub mode: Option<Mode>,
     /// What stills and live pictures have taught about this camera.
     pub learned: Learned,
+    /// What its pictures have taught about their form.
+    pub traits: Arc<Mutex<Traits>>,
     /// "camera opened" was logged, and no picture has come since.
     is_opening_logged: bool,
     /// When the live stream started; `None` while there is none.
@@ -155,6 +157,7 @@ impl Session {
             identity: None,
             mode: None,
             learned: Learned::default(),
+            traits: Arc::default(),
             is_opening_logged: false,
             live_since: None,
             away_since: None,
@@ -211,12 +214,9 @@ impl Session {
     pub fn health_problem(&self) -> Option<String> {
         let status = self.status();
         // A still has a deadline of its own.
-        let is_hung = || {
-            status.away_since.is_none() && {
-                let age = |exposed: Duration| os::monotonic().saturating_sub(exposed);
-                self.hub.newest_captured().is_some_and(|frame| age(frame.captured_at().mono) > HUNG)
-            }
-        };
+        let is_old = |exposed: Duration| os::monotonic().saturating_sub(exposed) > HUNG;
+        let newest = || self.hub.newest_captured().map(|frame| frame.captured_at().mono);
+        let is_hung = || status.away_since.is_none() && newest().is_some_and(is_old);
         match status.phase {
             Phase::Asleep => None,
             Phase::Live => is_hung().then(|| self.reason()),
@@ -365,6 +365,7 @@ impl Status {
         let camera = |identity: &Identity| (identity.card.clone(), identity.usb_id.clone(), identity.serial.clone());
         if self.identity.as_ref().is_some_and(|known| camera(known) != camera(&identity)) {
             self.learned = Learned::default();
+            self.traits = Arc::default();
         }
         self.identity = Some(identity);
     }
@@ -436,9 +437,13 @@ impl<'a> Locked<'a> {
     /// Those of opening and of starting the camera.
     pub fn restart_live(&mut self) -> Result<(), CameraError> {
         let want = self.session.live_mode;
-        let mode = self.start(want, LIVE_BUFFERS, "--")?;
+        let mut mode = self.start(want, LIVE_BUFFERS, "--")?;
+        let leftover = self.leftover();
         *self.session.rhythm.lock() = Rhythm::default();
         let mut status = self.session.status.lock();
+        let known = Known { live: None, learned: status.learned.luma };
+        let intake = Intake::live(mode.size, leftover, known, status.traits.clone());
+        mode.size = intake.size();
         if status.mode != Some(mode) {
             if mode.size == want.size {
                 info!("streaming mode={mode}");
@@ -448,7 +453,6 @@ impl<'a> Locked<'a> {
             status.mode = Some(mode);
         }
         status.live_since = Some(Instant::now());
-        let intake = Intake::live(mode.size, self.leftover(), Known { live: None, learned: status.learned.luma });
         drop(status);
         self.state.live = Some(Live { mode, intake, alive_at: Instant::now() });
         Ok(())
@@ -482,9 +486,9 @@ impl<'a> Locked<'a> {
         Ok(mode)
     }
 
-    /// Size of the stream before the running one, of which a camera may still send some pictures.
+    /// Size of the pictures of the stream before the running one, of which a camera may still send some.
     pub fn leftover(&self) -> Option<Size> {
-        self.state.sizes[1]
+        self.state.sizes[1].map(|said| self.session.status.lock().traits.lock().true_size(said))
     }
 
     /// The running live stream, with the device from which its pictures come.
@@ -500,9 +504,9 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC), the first of its stream or a later one. Only then is
-    /// the stream back from a still.
-    pub fn note_live_picture(&mut self, mono: Duration, is_first: bool) {
+    /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC), the first of its stream or a later one, in the mode
+    /// that the camera really has. Only then is the stream back from a still.
+    pub fn note_live_picture(&mut self, mono: Duration, is_first: bool, mode: Mode) {
         self.session.rhythm.lock().add(mono);
         if is_first {
             self.session.source.note_first_picture();
@@ -512,6 +516,7 @@ impl<'a> Locked<'a> {
             status.learned.pause = Some(since.elapsed());
         }
         status.is_opening_logged = false;
+        status.mode = Some(mode);
         if status.phase != Phase::Live {
             status.phase = Phase::Live;
             info!("pictures are coming");

@@ -261,36 +261,45 @@ impl Stills {
         let began = Instant::now();
         let live = self.session.status().mode.map(|mode| mode.size);
         let mode = locked.start_still(want, STILL_BUFFERS)?;
-        if live == Some(mode.size) {
-            self.state.lock().sizes.needless.push(want.size);
-        }
         count(&self.switches);
         debug!("switched to a still mode={mode} in={}ms", began.elapsed().as_millis());
         let deadline = Instant::now() + self.settings.deadline;
         let readiness = locked.open()?.readiness();
-        let mut intake = Intake::new(mode.size, locked.leftover(), rule, known);
+        let mut intake = Intake::new(mode.size, locked.leftover(), rule, known, self.session.status().traits);
+        let (mut switch, mut is_started) = (None, false);
         let mut newest: Option<Still> = None;
-        while Instant::now() < deadline && !self.session.is_stopping() {
-            let left = deadline.saturating_duration_since(Instant::now());
+        while !self.session.is_stopping() {
+            // A slow camera's second picture is waited for, since its first one will not do.
+            let extra = if newest.is_none() && switch.is_some() { self.settings.deadline } else { Duration::ZERO };
+            let left = (deadline + extra).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
             if !readiness.wait(left.min(TICK))? {
                 continue;
             }
-            let is_first = newest.is_none();
             let mut is_right = false;
             locked.open()?.take(&mut |raw| {
                 let Ok(Accepted { picture, info }) = intake.accept(&raw, self.session.counters()) else { return };
+                let switch = *switch.get_or_insert_with(|| began.elapsed());
+                if !is_candidate(info.position, rule) {
+                    return;
+                }
                 is_right = info.is_settled;
-                let switch = newest.as_ref().map_or_else(|| began.elapsed(), |still| still.switch);
                 let info = FrameInfo { sequence: self.switches.load(Ordering::Relaxed), ..info };
                 let frame = self.session.pool().frame(info, picture.len(), |out| picture.append_to(out));
                 newest = Some(Still { frame, is_settled: is_right && rule == Rule::Auto, rule, switch });
             })?;
-            if is_first && newest.is_some() {
+            if intake.pictures() == 1 && !is_started {
+                is_started = true;
                 locked.call_first_picture_hook();
             }
             if is_right {
                 break;
             }
+        }
+        if live == Some(intake.size()) {
+            self.state.lock().sizes.needless.push(want.size);
         }
         let Some(still) = newest else {
             let waited = self.settings.deadline.as_secs_f64();
@@ -306,7 +315,12 @@ impl Stills {
     /// The still where the camera has no larger size than the live stream's: a fresh live picture, settled.
     fn take_live(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
         let deadline = self.settings.deadline;
-        let (frame, is_settled) = settled_frame(&self.session, asked, rule, deadline, Instant::now() + deadline)?;
+        let take = |after, rule| settled_frame(&self.session, after, rule, deadline, Instant::now() + deadline);
+        let (mut frame, mut is_settled) = take(asked, rule)?;
+        if !is_candidate(frame.position(), rule) {
+            is_settled = false;
+            frame = take(frame.captured_at().mono, Rule::Drop(0))?.0;
+        }
         Ok(Still { frame, is_settled: is_settled && rule == Rule::Auto, rule, switch: Duration::ZERO })
     }
 
@@ -423,6 +437,12 @@ impl Sizes {
             self.bad.push(size);
         }
     }
+}
+
+/// Whether the picture at this position of its stream can be a still: the first one after a start may be damaged, so it is
+/// only taken by a rule that asks for it.
+fn is_candidate(position: u32, rule: Rule) -> bool {
+    position > 0 || rule == Rule::Drop(0)
 }
 
 /// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.

@@ -4,13 +4,30 @@
 //! about 14 ns for each byte on a 2.5 GHz Xeon: half a millisecond for 38 KB at 720p. Every code is checked against
 //! the end of the data, so damage ends the measurement and nothing more.
 
-use super::scanner::{DHT, DQT, DRI, EOI, FrameHeader, RST0, RST7, SOF0, SOF1, SOS, STANDARD_DHT, Segments, is_sof};
+use super::segments::{DHT, DQT, DRI, EOI, FrameHeader, RST0, RST7, SOF0, SOF1, SOS, STANDARD_DHT, Segments, is_sof};
 
 /// Mean luma, 0 (black) to 255 (white), of a baseline JPEG, from the DC coefficients of its Y component: no inverse
 /// DCT. Of a damaged scan the part that decodes is used, if it is at least an eighth of the picture.
 ///
 /// `None` for progressive, arithmetic-coded and 12-bit pictures, and for data that cannot be read.
 pub fn mean_luma(data: &[u8]) -> Option<f32> {
+    measure(data)?.luma
+}
+
+/// Where the first scan of a baseline JPEG ends, in bytes; `None` unless all its blocks decode.
+pub(super) fn scan_end(data: &[u8]) -> Option<usize> {
+    measure(data)?.end
+}
+
+/// What became of decoding a picture's first scan.
+struct Measured {
+    /// `None` if too little of it decoded.
+    luma: Option<f32>,
+    /// Where it ends, if all of it decoded.
+    end: Option<usize>,
+}
+
+fn measure(data: &[u8]) -> Option<Measured> {
     let mut tables = HuffmanTables::default();
     read_huffman_tables(&STANDARD_DHT[4..], &mut tables)?;
     let mut quantisers = [None; 4];
@@ -29,9 +46,10 @@ pub fn mean_luma(data: &[u8]) -> Option<f32> {
                 let &[_, _, y_quantiser] = frame_header.components.first()?;
                 let quantiser: u16 = (*quantisers.get(usize::from(y_quantiser))?)?;
                 let scan = Scan::new(&frame_header, segment.payload, &tables)?;
-                let mean_dc = scan.mean_dc(&data[segments.at..], restart_interval)?;
+                let (mean_dc, end) = scan.decode(&data[segments.at..], restart_interval);
                 // The DCT scales a block's mean by 8, and samples are shifted down by 128 before it.
-                return Some((128.0 + mean_dc * f32::from(quantiser) / 8.0).clamp(0.0, 255.0));
+                let luma = mean_dc.map(|mean| (128.0 + mean * f32::from(quantiser) / 8.0).clamp(0.0, 255.0));
+                return Some(Measured { luma, end: end.map(|end| segments.at + end) });
             }
             EOI => return None,
             marker if is_sof(marker) => return None,
@@ -100,11 +118,12 @@ impl<'a> Scan<'a> {
         (has_luma && mcu.len() <= 10).then_some(Self { mcu, mcu_count: columns * rows })
     }
 
-    /// The mean DC coefficient of Y's blocks, in steps of its quantiser.
-    fn mean_dc(&self, data: &[u8], restart_interval: usize) -> Option<f32> {
+    /// The mean DC coefficient of Y's blocks, in steps of its quantiser, and where the scan ends, if all of it decodes.
+    fn decode(&self, data: &[u8], restart_interval: usize) -> (Option<f32>, Option<usize>) {
         let mut bits = Bits::new(data);
         let interval = if restart_interval == 0 { self.mcu_count } else { restart_interval };
         let (mut begun, mut decoded, mut sum) = (0, 0, 0);
+        let mut end = 0;
         // Damage costs the rest of its restart interval, no more.
         while begun < self.mcu_count {
             let interval = interval.min(self.mcu_count - begun);
@@ -112,12 +131,14 @@ impl<'a> Scan<'a> {
             begun += interval;
             decoded += mcus;
             sum += dc_sum;
+            end = bits.position();
             if !bits.skip_to_restart() {
                 break;
             }
         }
         let luma_blocks = decoded * self.mcu.iter().filter(|block| block.is_luma).count();
-        (luma_blocks > 0 && 8 * decoded >= self.mcu_count).then(|| sum as f32 / luma_blocks as f32)
+        let mean = (luma_blocks > 0 && 8 * decoded >= self.mcu_count).then(|| sum as f32 / luma_blocks as f32);
+        (mean, (decoded == self.mcu_count).then_some(end))
     }
 
     /// Decodes MCUs up to a restart marker or damage: how many were whole, and the sum of their DC coefficients.
@@ -208,6 +229,12 @@ impl<'a> Bits<'a> {
         let value = (self.window << (code.bits() - length) >> (64 - length)) as i32;
         let is_negative = value >> (length - 1) == 0;
         if is_negative { value - (1 << length) + 1 } else { value }
+    }
+
+    /// Behind the last byte of which a bit was read.
+    fn position(&self) -> usize {
+        let back = |at: usize, _| at - if self.data[..at].ends_with(&[0xFF, 0]) { 2 } else { 1 };
+        (0..self.count / 8).fold(self.at, back)
     }
 
     #[inline]

@@ -5,10 +5,13 @@
 //! parsers misread. [`mean_luma`] measures how bright a picture is.
 //!
 //! Pure: bytes in, bytes out. It knows neither cameras nor HTTP and never decodes a picture, so damage inside the
-//! entropy-coded data is not noticed. Names and section numbers are those of the JPEG standard, ITU-T T.81.
+//! entropy-coded data is noticed only where it shows as a marker. Names and section numbers are those of the JPEG
+//! standard, ITU-T T.81.
 
 mod luma;
 mod scanner;
+mod segments;
 
 pub use self::luma::mean_luma;
-pub use self::scanner::{Fault, Picture, inspect};
+pub use self::scanner::{Picture, inspect, inspect_without_eoi};
+pub use self::segments::Fault;

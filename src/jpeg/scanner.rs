@@ -1,27 +1,13 @@
-//! Scans a camera's buffer for JPEG markers: finds the picture, and copies it as any client can show it.
+//! Finds the picture in a camera's buffer, and copies it as any client can show it.
 
-use std::fmt;
+use super::luma;
+use super::segments::*;
 
-const TEM: u8 = 0x01;
-pub(super) const SOF0: u8 = 0xC0;
-pub(super) const SOF1: u8 = 0xC1;
-const SOF15: u8 = 0xCF;
-pub(super) const DHT: u8 = 0xC4;
-const JPG: u8 = 0xC8;
-const DAC: u8 = 0xCC;
-pub(super) const RST0: u8 = 0xD0;
-pub(super) const RST7: u8 = 0xD7;
-const SOI: u8 = 0xD8;
-pub(super) const EOI: u8 = 0xD9;
-pub(super) const SOS: u8 = 0xDA;
-pub(super) const DQT: u8 = 0xDB;
-pub(super) const DRI: u8 = 0xDD;
-const APP0: u8 = 0xE0;
-const APP15: u8 = 0xEF;
-const COM: u8 = 0xFE;
+/// A camera's buffer is searched for at most so many beginnings of a picture.
+const MOST_STARTS: usize = 100;
 
 /// One whole JPEG found in a camera's buffer, ready to be copied.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Picture<'a> {
     /// From SOI to EOI.
     data: &'a [u8],
@@ -30,69 +16,102 @@ pub struct Picture<'a> {
     width: u16,
     height: u16,
     dht_missing: bool,
+    /// `data` ends where EOI should be; `append_to` appends it.
+    eoi_missing: bool,
     /// Bytes of the segments that `append_to` leaves out.
     left_out: usize,
     padding: usize,
 }
 
-/// Why a camera's buffer holds no whole JPEG.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// The buffer has no bytes.
-    Empty,
-    /// It does not begin with SOI.
-    NoStart,
-    /// Before the scan stands something that is no marker segment.
-    BadSegment,
-    /// SOS came before any SOF.
-    NoFrameHeader,
-    /// SOF says that the picture has no width or no height.
-    ZeroSize,
-    /// EOI came before SOS, or straight after it.
-    NoScan,
-    /// The bytes ran out, or the next picture began, before EOI: a truncated picture.
-    NoEnd,
+/// Finds the one whole picture in a camera's buffer, whatever stands before and behind it. Of several it is the last,
+/// which is the newest. With none, the fault is that of the first attempt.
+pub fn inspect(data: &[u8]) -> Result<Picture<'_>, Fault> {
+    search(data, false)
 }
 
-/// Finds the picture in a camera's buffer.
-///
-/// Cheap: walks the marker segments up to SOS, then looks at the tail alone. Only if EOI is not there does it read
-/// through the scan, to cut off what a camera left behind EOI.
-pub fn inspect(data: &[u8]) -> Result<Picture<'_>, Fault> {
-    let mut segments = Segments::new(data)?;
-    let mut frame_header = None;
-    let mut dht_seen = false;
-    let mut left_out = 0;
-    let sos = loop {
-        let segment = segments.next()?;
-        match segment.marker {
-            SOS => break segment.start,
-            EOI => return Err(Fault::NoScan),
-            DHT => dht_seen = true,
-            _ if segment.misleads_parsers() => left_out += segment.bytes.len(),
-            marker if is_sof(marker) => frame_header = Some(FrameHeader::read(&segment)?),
-            _ => {}
+/// The same for a camera that sends no EOI: the scan ends where its last block does, and all its blocks must decode.
+pub fn inspect_without_eoi(data: &[u8]) -> Result<Picture<'_>, Fault> {
+    search(data, true)
+}
+
+fn search(data: &[u8], is_eoi_optional: bool) -> Result<Picture<'_>, Fault> {
+    let mut best = Err(if data.is_empty() { Fault::Empty } else { Fault::NoStart });
+    let mut at = 0;
+    for _ in 0..MOST_STARTS {
+        let Some(start) = find_pair(data, at, |byte, next| (byte == 0xFF) & (next == SOI)) else { break };
+        let (found, end) = picture_at_start(&data[start..], is_eoi_optional);
+        at = start + end;
+        match found {
+            Ok(picture) => best = Ok(Picture { padding: data.len() - picture.data.len(), ..picture }),
+            Err(fault) if best == Err(Fault::NoStart) => best = Err(fault),
+            Err(_) => {}
         }
+    }
+    best
+}
+
+/// The picture with which `data` begins, and where to search for the next one.
+fn picture_at_start(data: &[u8], is_eoi_optional: bool) -> (Result<Picture<'_>, Fault>, usize) {
+    let header = match Header::read(data) {
+        Ok(header) => header,
+        Err(fault) => return (Err(fault), 2),
     };
-    let frame_header = frame_header.ok_or(Fault::NoFrameHeader)?;
-    if frame_header.width == 0 || frame_header.height == 0 {
-        return Err(Fault::ZeroSize);
+    let scan = header.scan;
+    let (end, eoi_missing, next) = match end_of_scan(data, scan, header.has_one_scan) {
+        Ok(end) => (end, false, end),
+        Err((Fault::NoEnd, next)) if is_eoi_optional && header.has_one_scan => match luma::scan_end(&data[..next]) {
+            Some(end) => (end, true, next),
+            None => return (Err(Fault::NoEnd), next),
+        },
+        Err((fault, next)) => return (Err(fault), next),
+    };
+    if end <= scan + 2 {
+        return (Err(Fault::NoScan), next);
     }
-    let scan = segments.at;
-    let end = end_at_tail(data, scan).or_else(|| end_by_scanning(data, scan)).ok_or(Fault::NoEnd)?;
-    if end == scan + 2 {
-        return Err(Fault::NoScan);
-    }
-    Ok(Picture {
-        data: &data[..end],
-        sos,
-        width: frame_header.width,
-        height: frame_header.height,
+    (Ok(Picture { data: &data[..end], eoi_missing, ..header.picture }), next)
+}
+
+/// What stands before the entropy-coded data.
+struct Header<'a> {
+    /// Not yet with its end.
+    picture: Picture<'a>,
+    /// Where the entropy-coded data begin.
+    scan: usize,
+    /// Behind them comes nothing but EOI.
+    has_one_scan: bool,
+}
+
+impl<'a> Header<'a> {
+    fn read(data: &'a [u8]) -> Result<Self, Fault> {
+        let mut segments = Segments::new(data)?;
+        let mut frame_header = None;
+        let mut dht_seen = false;
+        let mut left_out = 0;
+        let (sos, scan_components) = loop {
+            let segment = segments.next()?;
+            match segment.marker {
+                SOS => break (segment.start, segment.payload.first().copied()),
+                EOI => return Err(Fault::NoScan),
+                DHT => dht_seen = true,
+                _ if segment.misleads_parsers() => left_out += segment.bytes.len(),
+                marker if is_sof(marker) && frame_header.is_some() => return Err(Fault::BadSegment),
+                marker if is_sof(marker) => frame_header = Some(FrameHeader::read(&segment)?),
+                _ => {}
+            }
+        };
+        let FrameHeader { marker, width, height, components, .. } = frame_header.ok_or(Fault::NoFrameHeader)?;
+        if width == 0 || height == 0 {
+            return Err(Fault::ZeroSize);
+        }
         // Progressive pictures have no standard tables, arithmetic-coded ones no tables at all.
-        dht_missing: !dht_seen && matches!(frame_header.marker, SOF0 | SOF1),
-        left_out,
-        padding: data.len() - end,
-    })
+        let is_sequential = matches!(marker, SOF0 | SOF1);
+        let dht_missing = !dht_seen && is_sequential;
+        Ok(Self {
+            picture: Picture { data, sos, width, height, dht_missing, eoi_missing: false, left_out, padding: 0 },
+            scan: segments.at,
+            has_one_scan: is_sequential && scan_components.map(usize::from) == Some(components.len()),
+        })
+    }
 }
 
 #[allow(clippy::len_without_is_empty)] // A picture is never empty.
@@ -112,19 +131,35 @@ impl Picture<'_> {
         self.dht_missing
     }
 
-    /// How many bytes stood behind EOI and were cut off.
+    /// The camera left EOI out; `append_to` appends it.
+    pub fn eoi_missing(&self) -> bool {
+        self.eoi_missing
+    }
+
+    /// How many bytes stood before SOI and behind EOI and were cut off.
     pub fn padding(&self) -> usize {
         self.padding
     }
 
+    /// Whether every block of the picture decodes. Slow: it reads every Huffman code. Only for baseline pictures.
+    pub fn decodes(&self) -> bool {
+        luma::scan_end(self.data).is_some()
+    }
+
+    /// Mean luma, as [`mean_luma`](super::mean_luma) measures it.
+    pub fn mean_luma(&self) -> Option<f32> {
+        luma::mean_luma(self.data)
+    }
+
     /// How many bytes `append_to` writes: the picture's Content-Length.
     pub fn len(&self) -> usize {
-        self.data.len() - self.left_out + if self.dht_missing { STANDARD_DHT.len() } else { 0 }
+        let dht = if self.dht_missing { STANDARD_DHT.len() } else { 0 };
+        self.data.len() - self.left_out + dht + if self.eoi_missing { 2 } else { 0 }
     }
 
     /// Appends the picture as a JPEG that any client can show: cut at EOI, with Huffman tables, without thumbnails.
     pub fn append_to(&self, out: &mut Vec<u8>) {
-        if !self.dht_missing && self.left_out == 0 {
+        if !self.dht_missing && !self.eoi_missing && self.left_out == 0 {
             out.extend_from_slice(self.data);
             return;
         }
@@ -142,202 +177,48 @@ impl Picture<'_> {
             out.extend_from_slice(&STANDARD_DHT);
         }
         out.extend_from_slice(rest);
-    }
-}
-
-impl Fault {
-    /// Every fault, for a table of counters.
-    pub const ALL: [Fault; 7] = [
-        Fault::Empty,
-        Fault::NoStart,
-        Fault::BadSegment,
-        Fault::NoFrameHeader,
-        Fault::ZeroSize,
-        Fault::NoScan,
-        Fault::NoEnd,
-    ];
-
-    /// The fault as a metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::Empty => "empty",
-            Fault::NoStart => "no_soi",
-            Fault::BadSegment => "bad_segment",
-            Fault::NoFrameHeader => "no_sof",
-            Fault::ZeroSize => "zero_size",
-            Fault::NoScan => "no_scan",
-            Fault::NoEnd => "no_eoi",
+        if self.eoi_missing {
+            out.extend_from_slice(&[0xFF, EOI]);
         }
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fault::Empty => "the buffer is empty",
-            Fault::NoStart => "the data does not begin with SOI",
-            Fault::BadSegment => "a segment of the header is malformed",
-            Fault::NoFrameHeader => "SOS comes before any SOF",
-            Fault::ZeroSize => "the picture has no width or no height",
-            Fault::NoScan => "the picture has no scan data",
-            Fault::NoEnd => "the picture is cut off before EOI",
-        })
-    }
-}
-
-impl std::error::Error for Fault {}
-
-/// The marker segments of a JPEG, in order, up to wherever the caller stops (SOS or EOI).
-pub(super) struct Segments<'a> {
-    data: &'a [u8],
-    /// Behind the segment returned last.
-    pub(super) at: usize,
-}
-
-pub(super) struct Segment<'a> {
-    pub(super) marker: u8,
-    start: usize,
-    /// All of it: fill bytes, marker, length and payload.
-    bytes: &'a [u8],
-    pub(super) payload: &'a [u8],
-}
-
-impl<'a> Segments<'a> {
-    pub(super) fn new(data: &'a [u8]) -> Result<Self, Fault> {
-        match data {
-            [] => Err(Fault::Empty),
-            [0xFF, SOI, ..] => Ok(Self { data, at: 2 }),
-            _ => Err(Fault::NoStart),
-        }
-    }
-
-    pub(super) fn next(&mut self) -> Result<Segment<'a>, Fault> {
-        let (start, rest) = (self.at, &self.data[self.at..]);
-        // Any number of fill bytes FF may stand before a marker (B.1.1.2).
-        let fill = rest.iter().position(|&byte| byte != 0xFF).ok_or(Fault::NoEnd)?;
-        let marker = rest[fill];
-        let head = fill + 1;
-        let end = match marker {
-            _ if fill == 0 => return Err(Fault::BadSegment),
-            TEM | EOI => head,
-            SOF0..=SOF15 | SOS..=COM => {
-                let &[high, low] = rest[head..].first_chunk().ok_or(Fault::NoEnd)?;
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                if length < 2 {
-                    return Err(Fault::BadSegment);
-                }
-                head + length
-            }
-            _ => return Err(Fault::BadSegment),
-        };
-        let bytes = rest.get(..end).ok_or(Fault::NoEnd)?;
-        self.at += end;
-        Ok(Segment { marker, start, bytes, payload: bytes.get(head + 2..).unwrap_or_default() })
-    }
-}
-
-impl Segment<'_> {
-    /// An EXIF thumbnail is a JPEG within the JPEG. Mainsail takes its SOI for the next picture's, Home Assistant
-    /// its EOI for this picture's end, so such a segment is left out.
-    fn misleads_parsers(&self) -> bool {
-        matches!(self.marker, APP0..=APP15 | COM) && self.bytes.windows(2).any(|pair| matches!(pair, [0xFF, SOI | EOI]))
-    }
-}
-
-/// What SOF says of the picture (B.2.2).
-pub(super) struct FrameHeader<'a> {
-    marker: u8,
-    pub(super) precision: u8,
-    pub(super) height: u16,
-    pub(super) width: u16,
-    /// Identifier, sampling factors and quantisation table of each component. Y comes first.
-    pub(super) components: &'a [[u8; 3]],
-}
-
-impl<'a> FrameHeader<'a> {
-    pub(super) fn read(segment: &Segment<'a>) -> Result<Self, Fault> {
-        let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = segment.payload else {
-            return Err(Fault::BadSegment);
-        };
-        let (components, _) = rest.as_chunks();
-        let components = components.get(..count.into()).filter(|components| !components.is_empty());
-        Ok(Self {
-            marker: segment.marker,
-            precision,
-            height: u16::from_be_bytes([h1, h0]),
-            width: u16::from_be_bytes([w1, w0]),
-            components: components.ok_or(Fault::BadSegment)?,
-        })
-    }
-}
-
-pub(super) fn is_sof(marker: u8) -> bool {
-    matches!(marker, SOF0..=SOF15) && !matches!(marker, DHT | JPG | DAC)
-}
-
-/// Where the picture ends, if nothing but padding stands behind EOI: cameras pad with 00, some with D9 00.
-fn end_at_tail(data: &[u8], scan: usize) -> Option<usize> {
-    let last = scan + data[scan..].iter().rposition(|&byte| !matches!(byte, 0 | EOI))?;
-    data[last..].starts_with(&[0xFF, EOI]).then_some(last + 2)
-}
-
-/// Where the picture ends, found the long way: through the entropy-coded data, and through the segments between the
-/// scans of a progressive picture.
-fn end_by_scanning(data: &[u8], scan: usize) -> Option<usize> {
+/// Where the picture ends, behind EOI. SOI and EOI cannot stand in entropy-coded data, so the first marker there decides;
+/// only where `has_one_scan` is false, segments may stand between the scans. With a fault comes where it was found.
+fn end_of_scan(data: &[u8], scan: usize, has_one_scan: bool) -> Result<usize, (Fault, usize)> {
     let mut at = scan;
     loop {
-        at += data.get(at..)?.iter().position(|&byte| byte == 0xFF)?;
-        at += match *data.get(at + 1)? {
-            EOI => return Some(at + 2),
-            SOI => return None,
+        // Behind an FF of the data comes 00; restart markers belong there too.
+        let begins_marker = |byte, next| (byte == 0xFF) & (next != 0) & (next & 0xF8 != RST0);
+        at = find_pair(data, at, begins_marker).ok_or((Fault::NoEnd, data.len()))?;
+        at += match data[at + 1] {
+            EOI => return Ok(at + 2),
+            SOI => return Err((Fault::NoEnd, at)),
             0xFF => 1,
-            DHT | SOS..=DRI | APP0..=APP15 | COM => {
-                let &[high, low] = data.get(at + 2..)?.first_chunk()?;
-                2 + usize::from(u16::from_be_bytes([high, low]))
+            DHT | SOS..=DRI | APP0..=APP15 | COM if !has_one_scan => {
+                let rest = data.get(at + 2..).and_then(|rest| rest.first_chunk());
+                let length = rest.map(|length| usize::from(u16::from_be_bytes(*length)));
+                2 + length.filter(|length| at + 2 + length <= data.len()).ok_or((Fault::NoEnd, data.len()))?
             }
-            // A stuffed FF 00, a restart marker, or damage.
-            _ => 2,
+            _ => return Err((Fault::BadMarker, at + 2)),
         };
     }
 }
 
-/// The Huffman tables of Motion-JPEG, those of annex K.3, as one DHT segment.
-#[rustfmt::skip]
-pub(super) static STANDARD_DHT: [u8; 420] = [
-    0xFF, 0xC4, 0x01, 0xA2,
-    // DC luma: class and identifier, codes of each length, symbols.
-    0x00,
-    0x00, 0x01, 0x05, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0B,
-    // DC chroma: class and identifier, codes of each length, symbols.
-    0x01,
-    0x00, 0x03, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00,
-    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0B,
-    // AC luma: class and identifier, codes of each length, symbols.
-    0x10,
-    0x00, 0x02, 0x01, 0x03, 0x03, 0x02, 0x04, 0x03, 0x05, 0x05, 0x04, 0x04, 0x00, 0x00, 0x01, 0x7D,
-    0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22, 0x71,
-    0x14, 0x32, 0x81, 0x91, 0xA1, 0x08, 0x23, 0x42, 0xB1, 0xC1, 0x15, 0x52, 0xD1, 0xF0, 0x24, 0x33, 0x62, 0x72,
-    0x82, 0x09, 0x0A, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2A, 0x34, 0x35, 0x36, 0x37,
-    0x38, 0x39, 0x3A, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x5A, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6A, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7A, 0x83,
-    0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0xA2, 0xA3,
-    0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xB7, 0xB8, 0xB9, 0xBA, 0xC2, 0xC3,
-    0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA, 0xE1, 0xE2,
-    0xE3, 0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9, 0xEA, 0xF1, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA,
-    // AC chroma: class and identifier, codes of each length, symbols.
-    0x11,
-    0x00, 0x02, 0x01, 0x02, 0x04, 0x04, 0x03, 0x04, 0x07, 0x05, 0x04, 0x04, 0x00, 0x01, 0x02, 0x77,
-    0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71, 0x13, 0x22,
-    0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xA1, 0xB1, 0xC1, 0x09, 0x23, 0x33, 0x52, 0xF0, 0x15, 0x62, 0x72, 0xD1,
-    0x0A, 0x16, 0x24, 0x34, 0xE1, 0x25, 0xF1, 0x17, 0x18, 0x19, 0x1A, 0x26, 0x27, 0x28, 0x29, 0x2A, 0x35, 0x36,
-    0x37, 0x38, 0x39, 0x3A, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4A, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58,
-    0x59, 0x5A, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6A, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7A,
-    0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A,
-    0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xB7, 0xB8, 0xB9, 0xBA,
-    0xC2, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xD9, 0xDA,
-    0xE2, 0xE3, 0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9, 0xEA, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA,
-];
+/// The first place at or behind `at` where two bytes are like this. Written so that the compiler compares many at once,
+/// since every scan is read.
+#[inline]
+fn find_pair(data: &[u8], mut at: usize, is_wanted: impl Fn(u8, u8) -> bool) -> Option<usize> {
+    const CHUNK: usize = 64;
+    while let Some(bytes) = data.get(at..at + CHUNK + 1) {
+        let pairs = bytes[..CHUNK].iter().zip(&bytes[1..]);
+        if pairs.fold(false, |found, (byte, next)| found | is_wanted(*byte, *next)) {
+            break;
+        }
+        at += CHUNK;
+    }
+    Some(at + data.get(at..)?.windows(2).position(|pair| is_wanted(pair[0], pair[1]))?)
+}
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -415,12 +296,13 @@ pub(super) mod tests {
             ("a page of zeros", padded(&[0; 4096]), 4096),
             ("D9 00", padded(&[EOI, 0]), 2),
             ("D9 00 again and again", padded(&[EOI, 0].repeat(99)), 198),
-            // Where the tail is EOI, nobody looks for an earlier one.
-            ("two EOIs", padded(&[0xFF, EOI]), 0),
+            ("two EOIs", padded(&[0xFF, EOI]), 2),
+            ("the stale tail of a longer picture", padded(&jpeg[sos + 50..]), jpeg.len() - sos - 50),
             ("rubbish", padded(b"rubbish"), 7),
             ("rubbish and zeros", padded(b"rubbish\0\0"), 9),
             ("FF behind EOI", padded(&[0xFF; 100]), 100),
             ("half a next picture", padded(&jpeg[..sos + 40]), sos + 40),
+            ("fill bytes before EOI", insert(&jpeg, jpeg.len() - 2, &[0xFF; 9]), 0),
             ("fill bytes before SOS", insert(&jpeg, sos, &[0xFF; 5]), 0),
             ("TEM", insert(&jpeg, sos, &[0xFF, TEM]), 0),
             ("AVI1", insert(&jpeg, 2, &avi1), 0),
@@ -433,6 +315,84 @@ pub(super) mod tests {
             assert!(!picture.dht_missing(), "{name}");
             assert!(appended(&picture) == data[..data.len() - picture.padding()], "{name}: bytes changed");
             assert_eq!(picture.padding(), *padding, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_buffer_holds_what_it_likes_and_one_whole_picture_is_found() {
+        let (jpeg, newer) = (plain(), encode(48, 16, |_| ()));
+        let half = &jpeg[..find(&jpeg, SOS).end + 40];
+        let exif = segment(APP0 + 1, &[b"Exif\0\0", &encode(8, 8, |_| ())[..]].concat());
+        let (exif, exif_half) = (insert(&newer, 2, &exif), insert(half, 2, &exif));
+        for (name, parts) in [
+            ("stray bytes before SOI", [b"stray\xFF", &newer[..], b""]),
+            ("zeros before SOI", [&[0; 700], &newer, b""]),
+            ("doubled SOI", [&[0xFF, SOI], &newer, b""]),
+            ("half a picture first", [half, &newer, b""]),
+            ("half a header first", [&jpeg[..60], &newer, b""]),
+            ("half a picture with a thumbnail first", [&exif_half, &newer, b""]),
+            ("half a picture without its header first", [&half[200..], &newer, b""]),
+            ("two whole pictures", [&jpeg, &newer, b""]),
+            ("three whole pictures", [&jpeg, &jpeg, &newer]),
+            ("a whole one and half a next", [&newer, half, b""]),
+            ("a whole one, doubled EOI, and zeros", [&newer, &[0xFF, EOI, 0xFF, EOI], &[0; 999]]),
+            ("a whole one between two halves", [half, &newer, half]),
+        ] {
+            let data = parts.concat();
+            let picture = inspect(&data).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+            assert!(appended(&picture) == newer, "{name}");
+            assert_eq!(picture.padding(), data.len() - newer.len(), "{name}");
+        }
+        let picture = [half, &exif].concat();
+        assert_eq!(inspect(&picture).map(|picture| picture.width()), Ok(48), "not the thumbnail");
+        assert_eq!(inspect(&exif_half), Err(Fault::NoEnd), "the thumbnail of half a picture is no picture");
+        assert_eq!(inspect(&[half, half].concat()), Err(Fault::NoEnd));
+        // The next picture's SOI was lost, so a decoder would see two SOFs.
+        assert_eq!(inspect(&[half, &newer[2..]].concat()), Err(Fault::BadMarker));
+        assert_eq!(inspect(&[half, &[0xFF, TEM], &jpeg[500..]].concat()), Err(Fault::BadMarker));
+    }
+
+    #[test]
+    fn stray_bytes_before_restart_markers_pass() {
+        let jpeg = encode(64, 48, |e| e.set_restart_interval(1));
+        let scan = find(&jpeg, SOS).end;
+        let restarts: Vec<_> =
+            (scan..jpeg.len() - 1).filter(|&at| jpeg[at] == 0xFF && matches!(jpeg[at + 1], RST0..=RST7)).collect();
+        assert!(restarts.len() > 4);
+        for stray in [&[0x5A][..], &[0, 0], &[0xD8, 0xD9, 7], &[1, 2, 0xFF, 0]] {
+            let mut data = jpeg.clone();
+            restarts.iter().rev().for_each(|&at| data = insert(&data, at, stray));
+            let picture = inspect(&data).unwrap();
+            assert!(appended(&picture) == data);
+            assert!(picture.decodes(), "{stray:?}");
+        }
+    }
+
+    #[test]
+    fn without_eoi_a_picture_ends_with_its_last_block() {
+        let restarts = encode(64, 48, |e| e.set_restart_interval(2));
+        let grey = {
+            let mut out = Vec::new();
+            let encoder = Encoder::new(&mut out, 80);
+            encoder.encode(&[128; 64 * 48], 64, 48, ColorType::Luma).unwrap();
+            out
+        };
+        for jpeg in [plain(), restarts, grey, without(&plain(), DHT)] {
+            let open = &jpeg[..jpeg.len() - 2];
+            let whole = appended(&inspect(&jpeg).unwrap());
+            for tail in [&b""[..], &[0; 77], &[0xFF], b"a stale tail", &jpeg[..jpeg.len() / 2], &open[..40]] {
+                let data = [b"x", open, tail].concat();
+                assert_eq!(inspect(&data), Err(Fault::NoEnd));
+                let picture = inspect_without_eoi(&data).unwrap();
+                assert!(appended(&picture) == whole, "{tail:?}");
+                assert!(picture.eoi_missing() && picture.decodes());
+            }
+            let cut = &jpeg[..jpeg.len() - 40];
+            assert_eq!(inspect_without_eoi(cut), Err(Fault::NoEnd), "truncated");
+            let newer = encode(48, 16, |_| ());
+            let both = [open, &newer[..newer.len() - 2]].concat();
+            assert_eq!(inspect_without_eoi(&both).map(|picture| picture.width()), Ok(48));
+            assert_eq!(inspect_without_eoi(&[open, cut].concat()).map(|picture| picture.len()), Ok(whole.len()));
         }
     }
 
@@ -523,11 +483,13 @@ pub(super) mod tests {
             ("nothing", vec![], Fault::Empty),
             ("one byte", vec![0xFF], Fault::NoStart),
             ("zeros", vec![0; 100], Fault::NoStart),
-            ("garbage before SOI", insert(&jpeg, 0, &[0]), Fault::NoStart),
+            ("no SOI", jpeg[2..].to_vec(), Fault::NoStart),
             ("only SOI", vec![0xFF, SOI], Fault::NoEnd),
             ("only fill bytes", [vec![0xFF, SOI], vec![0xFF; 100]].concat(), Fault::NoEnd),
             ("no marker where one must be", insert(&jpeg, sos.start, b"x"), Fault::BadSegment),
-            ("second SOI", insert(&jpeg, 2, &[0xFF, SOI]), Fault::BadSegment),
+            ("SOI in the header", insert(&jpeg, sos.start, &[0xFF, SOI]), Fault::BadSegment),
+            ("second SOF", insert(&jpeg, sos.start, &jpeg[sof.clone()]), Fault::BadSegment),
+            ("a segment in the scan", insert(&jpeg, sos.end + 9, &segment(COM, b"")), Fault::BadMarker),
             ("restart marker in the header", insert(&jpeg, 2, &[0xFF, RST0]), Fault::BadSegment),
             ("segment of length 1", insert(&jpeg, 2, &[0xFF, COM, 0, 1]), Fault::BadSegment),
             ("SOF too short for its components", changed(sof.start + 9, &[4]), Fault::BadSegment),
@@ -543,7 +505,7 @@ pub(super) mod tests {
             ("zeros for EOI", [&jpeg[..end], &[0; 50]].concat(), Fault::NoEnd),
             ("D9 without its FF", [&jpeg[..end], &[1, EOI]].concat(), Fault::NoEnd),
             ("stuffed FF before D9", [&jpeg[..end], &[0xFF, 0, EOI]].concat(), Fault::NoEnd),
-            ("the next picture for EOI", [&jpeg[..end], &jpeg, b"x"].concat(), Fault::NoEnd),
+            ("the next picture for EOI", [&jpeg[..end], &jpeg[..end]].concat(), Fault::NoEnd),
         ];
         for (name, data, fault) in cases {
             assert_eq!(inspect(&data).map(|_| ()), Err(fault), "{name}");
@@ -568,32 +530,32 @@ pub(super) mod tests {
         }
     }
 
-    /// Where the picture ends, by the plainest means.
+    /// Where the picture that begins here ends, by the plainest means.
     fn naive_end(data: &[u8]) -> Option<usize> {
         let word = |at: usize| data.get(at..at + 2).map(|pair| usize::from(pair[0]) << 8 | usize::from(pair[1]));
         let mut at = 2;
-        let mut has_sos = false;
-        while !has_sos {
+        let (mut sof, mut sos) = (None, None);
+        while sos.is_none() {
             match word(at)? {
                 0xFFFF => at += 1,
                 0xFF01 => at += 2,
                 marker => {
-                    has_sos = marker == 0xFFDA;
+                    match marker {
+                        0xFFC0 | 0xFFC1 => sof = Some(data[at + 9]),
+                        0xFFDA => sos = Some(data[at + 4]),
+                        _ => {}
+                    }
                     at += 2 + word(at + 2)?;
                 }
             }
         }
-        let is_padding = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0 || byte == 0xD9);
-        let ends: Vec<usize> = (at + 2..=data.len()).filter(|&end| word(end - 2) == Some(0xFFD9)).collect();
-        if let Some(&end) = ends.iter().find(|&&end| is_padding(&data[end..])) {
-            return Some(end);
-        }
         loop {
             match word(at)? {
                 0xFFD9 => return Some(at + 2),
-                0xFFD8 => return None,
-                0xFFC4 | 0xFFDA..=0xFFDD | 0xFFE0..=0xFFEF | 0xFFFE => at += 2 + word(at + 2)?,
-                0xFF00..=0xFFFE => at += 2,
+                0xFFC4 | 0xFFDA..=0xFFDD | 0xFFE0..=0xFFEF | 0xFFFE if sof != sos => at += 2 + word(at + 2)?,
+                0xFF00 | 0xFFD0..=0xFFD7 => at += 2,
+                0xFFFF => at += 1,
+                0xFF01..=0xFFFE => return None,
                 _ => at += 1,
             }
         }
@@ -620,20 +582,22 @@ pub(super) mod tests {
     /// What must hold whatever the bytes: no panic, and what was taken for a picture is one when it has been mended.
     fn check(data: &[u8]) -> Result<(), TestCaseError> {
         mean_luma(data);
-        let picture = match inspect(data) {
-            Ok(picture) => picture,
-            Err(fault) => {
-                prop_assert!(fault != Fault::NoEnd || naive_end(data).is_none());
-                return Ok(());
+        for (picture, may_lack_eoi) in [(inspect(data), false), (inspect_without_eoi(data), true)] {
+            let Ok(picture) = picture else { continue };
+            prop_assert!(may_lack_eoi || !picture.eoi_missing());
+            if !picture.eoi_missing() {
+                prop_assert_eq!(naive_end(picture.data), Some(picture.data.len()));
             }
-        };
-        prop_assert_eq!(Some(data.len() - picture.padding()), naive_end(data));
-        let mended = appended(&picture);
-        let again = inspect(&mended).map_err(|fault| TestCaseError::fail(format!("mended: {fault}")))?;
-        prop_assert_eq!((again.width(), again.height()), (picture.width(), picture.height()));
-        prop_assert_eq!((again.padding(), again.dht_missing(), again.left_out), (0, false, 0));
-        prop_assert!(appended(&again) == mended);
-        prop_assert_eq!(mean_luma(&mended), mean_luma(data));
+            prop_assert!(data.windows(picture.data.len()).any(|part| part == picture.data));
+            prop_assert_eq!(picture.padding(), data.len() - picture.data.len());
+            let mended = appended(&picture);
+            let again = inspect(&mended).map_err(|fault| TestCaseError::fail(format!("mended: {fault}")))?;
+            prop_assert_eq!((again.width(), again.height()), (picture.width(), picture.height()));
+            prop_assert_eq!((again.padding(), again.dht_missing(), again.left_out), (0, false, 0));
+            prop_assert!(appended(&again) == mended);
+            prop_assert_eq!(mean_luma(&mended), picture.mean_luma());
+            prop_assert_eq!(again.decodes(), picture.decodes());
+        }
         Ok(())
     }
 
@@ -671,6 +635,26 @@ pub(super) mod tests {
                 jpeg.splice(at..end, part);
             }
             check(&jpeg)?;
+        }
+
+        #[test]
+        fn a_whole_picture_is_found_among_anything(
+            before in proptest::collection::vec(part(), 0..4),
+            behind in proptest::collection::vec(part(), 0..4),
+        ) {
+            // What is no beginning of a picture. What begins one that has an end is the newer picture.
+            let clean = |parts: Vec<Vec<u8>>| {
+                let mut bytes = parts.concat();
+                (1..bytes.len()).for_each(|at| if bytes[at - 1..=at] == [0xFF, SOI] { bytes[at] = 0 });
+                bytes
+            };
+            let jpeg = plain();
+            let (before, behind) = (clean(before), clean(behind));
+            let data = [&before[..], &jpeg, &behind].concat();
+            prop_assert!(appended(&inspect(&data).unwrap()) == jpeg);
+            let half = [&jpeg[..find(&jpeg, SOS).end + 30], &jpeg, &behind].concat();
+            prop_assert!(appended(&inspect(&half).unwrap()) == jpeg);
+            check(&data)?;
         }
 
         #[test]
