@@ -4,6 +4,7 @@ A promise is kept, broken, or n/a where the device cannot have it. Each profile 
 for all: the camera becomes another device between two of them.
 """
 
+import json
 import re
 import time
 import zlib
@@ -16,7 +17,7 @@ PROFILES = HERE / "zoo"
 # Four for every run: what is most common, an oddly sized one, no camera at all, and bulk.
 SHORT = ("c920", "c270", "ms2109", "generic-bulk")
 LIVE = "640x480"  # framehub's own choice, where the device has it
-RIGHT = 127  # the brightness of a picture that is exposed as it should be
+RIGHT = 127  # the brightness of a picture that is exposed as it should be; the camera has even numbers only
 TRUTH = re.compile(rb"level=(\d+) sum=([0-9a-f]{8})")
 RETURN_SECONDS = 2
 
@@ -173,23 +174,32 @@ class Run:
         """Live pictures are whole, of the size asked for, and come at the device's own rate for it."""
         self.start()
         self.wait_parts(10)
-        before = self.guest.status()
-        began = len(self.viewer.parts)
-        time.sleep(4)
-        parts, after = self.viewer.parts[began:], self.guest.status()
-        expect(len(parts) > 2, "no pictures")
-        size = parts[0].size
+        size = self.viewer.parts[-1].size
         expect(size == (self.live_size or size), f"{size}, not {self.live_size}")
         self.live_size = size
         wanted = self.profile.sizes[size]
-        expect(after["mode"] == f"mjpeg:{size}@{wanted:.0f}", f"the camera runs {after['mode']}, its own is {wanted:g} fps")
+        mode = self.guest.status()["mode"]
+        expect(mode == f"mjpeg:{size}@{wanted:.0f}", f"the camera runs {mode}, its own is {wanted:g} fps")
+        for _ in range(3):  # a busy host may slow the guest down
+            rate, fair = self.rate(wanted)
+            if is_right := 0.9 * fair <= rate <= 1.1 * wanted:
+                break
+        expect(is_right, f"{rate:.1f} fps of {fair:.1f} that the camera sent, its own are {wanted:g}")
         self.viewer.expect_sound()
-        missed, sent = (int(after[key]) - int(before[key]) for key in ("missed", "frames"))
-        rate = (len(parts) - 1) / (parts[-1].captured - parts[0].captured)
-        # What the camera could not send because the emulated host was slow is not the server's.
-        fair = wanted * sent / max(sent + missed, 1)
-        expect(rate >= 0.9 * fair and rate <= 1.1 * wanted, f"{rate:.1f} fps, not {wanted:g} ({missed} missed by the lab)")
-        return f"{size} {rate:.1f}/{wanted:g} fps"
+        return f"{size} {rate:.1f} of {wanted:g} fps"
+
+    def rate(self, wanted):
+        """Pictures per second that reached the server, and that the camera sent: a slow guest makes it miss some."""
+        def read():
+            status, state = self.guest.status(), json.loads(self.server.get("/state")[2])
+            at = int(self.guest.cam("time")) / 1e9
+            return at, int(status["frames"]), int(status["missed"]), state["framehub"]["capture"]["frames"]
+        began, parts = read(), len(self.viewer.parts)
+        time.sleep(4)
+        seconds, sent, missed, captured = (late - early for late, early in zip(read(), began))
+        seen = len(self.viewer.parts) - parts
+        expect(seen >= 0.7 * captured - 2, f"the viewer got {seen} of {captured} pictures")
+        return captured / seconds, wanted * sent / max(sent + missed, 1)
 
     def take_still(self, expected=RIGHT):
         size = self.profile.largest()
@@ -204,7 +214,7 @@ class Run:
         numbers = rigcam(body)
         expect(numbers[4] == size and head["x-frame-size"] == size, f"/still is {numbers[4]}, the largest is {size}")
         expect(numbers[1] > asked - 0.05, f"/still: exposed {asked - numbers[1]:.2f} s before it was asked for")
-        expect(abs(level(body) - expected) <= 0.1 * expected,
+        expect(abs(level(body) - expected) <= 0.1 * expected + 1,
                f"/still: brightness {level(body)}, not {expected}; picture {numbers[3]}, X-Settled {head['x-settled']}")
         return f"{size} in {took:.1f} s, picture {numbers[3]}, brightness {level(body)}, X-Settled {head['x-settled']}"
 
@@ -354,7 +364,7 @@ class Zoo:
         table, is_kept = [], True
         for name in names:
             results = self.profile(name)
-            is_kept = is_kept and all(outcome != "FAIL" for _, outcome, _ in results)
+            is_kept &= all(outcome != "FAIL" for _, outcome, _ in results)
             table.append((name, results))
         print_table(table)
         return is_kept

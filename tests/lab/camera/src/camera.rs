@@ -142,7 +142,7 @@ impl State {
             }
             _ => RIGHT,
         };
-        level.clamp(6.0, 246.0) as u8
+        level.clamp(6.0, 246.0).round() as u8 & !1 // as the composer has them
     }
 
     pub fn plugged(&self) -> bool {

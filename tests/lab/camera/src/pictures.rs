@@ -72,12 +72,11 @@ pub struct Composer {
 }
 
 impl Composer {
-    /// A picture without a comment. `stray` is the number of bytes in front of each restart marker that do not belong.
+    /// A picture without a comment; an even `level` spares pieces. `stray` is the number of bytes in front of each restart marker that do not belong.
     pub fn picture(&mut self, (w, h): (u16, u16), number: u64, level: u8, stray: usize) -> Vec<u8> {
         let (w, h) = (usize::from(w), usize::from(h));
         let is_plain = w * h > PLAIN;
         let quality = if is_plain { 50 } else { 70 };
-        let level = level & !1;
         let mcus = w.div_ceil(MCU.0) * h.div_ceil(MCU.1);
         let mut out = jpeg::header(w, h, quality, RESTART as u16);
         for (at, first) in (0..mcus).step_by(RESTART).enumerate() {
