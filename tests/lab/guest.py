@@ -119,8 +119,8 @@ class Guest:
                 try:
                     if self.cam("ping", 2) == "ok":
                         return
-                except OSError:
-                    pass
+                except (OSError, LabError):
+                    pass  # it does not listen yet
             time.sleep(0.05)
         raise LabError(f"the guest did not boot; see {self.console}")
 

@@ -2,9 +2,10 @@
 //! end belongs to vhci-hcd, and paces frames into the bulk endpoint's URBs.
 
 use crate::clock::monotonic_ns;
-use crate::pictures::Library;
+use crate::pictures::{self, Composer, Library};
+use crate::profile::Profile;
 use crate::tuning::Tuning;
-use crate::uvc::{Event, Link, Mode, STREAM_EP, Uvc};
+use crate::uvc::{Event, Mode, STREAM_EP, Uvc};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
@@ -21,6 +22,8 @@ const RET_UNLINK: u32 = 4;
 const EXDEV: i32 = -18;
 const EPIPE: i32 = -32;
 const ECONNRESET: i32 = -104;
+/// Brightness of a picture that is exposed as it should be.
+const RIGHT: f64 = 127.0;
 
 #[derive(Default)]
 pub struct Stats {
@@ -41,6 +44,9 @@ pub struct State {
     pub urb_errors: u32,
     mode: Option<Mode>,
     mode_since: Instant,
+    composer: Composer,
+    /// The picture before, for cameras that mix it with the next.
+    previous: Vec<u8>,
     urbs: VecDeque<Urb>,
     /// Number of the newest transfer asked for. vhci-hcd counts on over a replug.
     last_submit: u32,
@@ -102,6 +108,43 @@ impl State {
         }
     }
 
+    /// Whether the exposure is the user's, and its time in units of 100 µs.
+    fn exposure(&self) -> (bool, Option<i32>) {
+        let controls = &self.uvc.controls;
+        let is_manual = controls.value("auto_exposure").is_some_and(|mode| mode == 1 || mode == 2);
+        (is_manual, controls.value("exposure_time_absolute"))
+    }
+
+    /// Time between two frames: what was negotiated, as far as the light allows.
+    fn period(&self, mode: Mode) -> Duration {
+        let negotiated = Duration::from_nanos(u64::from(mode.interval) * 100);
+        let is_dim = self.tuning.get("dim") != 0 && self.uvc.controls.value("exposure_dynamic_framerate") == Some(1);
+        let period = match self.exposure() {
+            (true, Some(time)) => negotiated.max(Duration::from_micros(time.max(0) as u64 * 100)),
+            (false, _) if is_dim => negotiated * 2,
+            _ => negotiated,
+        };
+        match self.tuning.get("fps_max") {
+            1.. => period.max(Duration::from_secs(1) / self.tuning.get("fps_max") as u32),
+            _ => period,
+        }
+    }
+
+    /// Mean brightness of a picture that is taken now.
+    fn level(&self) -> u8 {
+        let usual = self.uvc.controls.0.iter().find(|control| control.name == "exposure_time_absolute");
+        let tau = self.tuning.get("ae_tau_ms") as f64 / 1e3;
+        let level = match self.exposure() {
+            (true, Some(time)) => RIGHT * f64::from(time) / f64::from(usual.map_or(1, |c| c.default()).max(1)),
+            _ if tau > 0.0 => {
+                let from = self.tuning.get("ae_from") as f64;
+                RIGHT + (from - RIGHT) * (-self.mode_since.elapsed().as_secs_f64() / tau).exp()
+            }
+            _ => RIGHT,
+        };
+        level.clamp(6.0, 246.0).round() as u8 & !1 // as the composer has them
+    }
+
     pub fn plugged(&self) -> bool {
         self.socket.is_some()
     }
@@ -118,7 +161,8 @@ impl State {
         });
         let s = &self.stats;
         format!(
-            "plugged={} mode={mode} frames={} missed={} commits={} bytes={} controls={}",
+            "profile={} plugged={} mode={mode} frames={} missed={} commits={} bytes={} {}",
+            self.uvc.profile.name,
             self.plugged() as u8,
             s.frames,
             s.missed,
@@ -130,16 +174,18 @@ impl State {
 }
 
 impl Camera {
-    pub fn new(library: Library, link: Link) -> Arc<Self> {
+    pub fn new(library: Library, profile: Profile) -> Arc<Self> {
         let camera = Arc::new(Camera {
             state: Mutex::new(State {
-                uvc: Uvc::new(link),
+                uvc: Uvc::new(profile),
                 tuning: Tuning::new(),
                 stats: Stats::default(),
                 stall_until: None,
                 urb_errors: 0,
                 mode: None,
                 mode_since: Instant::now(),
+                composer: Composer::default(),
+                previous: Vec::new(),
                 urbs: VecDeque::new(),
                 last_submit: 0,
                 early_unlinks: HashMap::new(),
@@ -158,6 +204,24 @@ impl Camera {
         self.state.lock().unwrap()
     }
 
+    /// Becomes another device, unplugged.
+    pub fn become_device(&self, profile: Profile) -> Result<(), String> {
+        let tuning = Tuning::of(&profile.behaviour)?;
+        self.unplug();
+        let mut state = self.lock();
+        state.tuning = tuning;
+        state.uvc = Uvc::new(profile);
+        Ok(())
+    }
+
+    /// Forgets what it was told to do wrong; what its profile says it does on.
+    pub fn reset(&self) {
+        let mut state = self.lock();
+        state.tuning = Tuning::of(&state.uvc.profile.behaviour).unwrap_or_else(|_| Tuning::new());
+        state.stall_until = None;
+        state.urb_errors = 0;
+    }
+
     /// Plugs the camera in: hands one end of a socket pair to vhci-hcd.
     pub fn plug(self: &Arc<Self>) -> Result<(), String> {
         let base = Path::new("/sys/devices/platform/vhci_hcd.0");
@@ -166,7 +230,7 @@ impl Camera {
             return Err("already plugged".into());
         }
         // "hub port sta spd dev sockfd local_busid": state 004 is a free port.
-        let (hub, speed) = if state.uvc.link == Link::Super { ("ss", 5) } else { ("hs", 3) };
+        let (hub, speed) = if state.uvc.profile.link.is_super { ("ss", 5) } else { ("hs", 3) };
         let deadline = Instant::now() + Duration::from_secs(5);
         let port = loop {
             let status = std::fs::read_to_string(base.join("status")).map_err(|e| format!("vhci status: {e}"))?;
@@ -184,7 +248,7 @@ impl Camera {
         let order = format!("{port} {} 65537 {speed}", theirs.as_raw_fd());
         std::fs::write(base.join("attach"), order).map_err(|e| format!("vhci attach: {e}"))?;
         // Without power it forgot what its controls were set to.
-        state.uvc = Uvc::new(state.uvc.link);
+        state.uvc = Uvc::new(state.uvc.profile.clone());
         state.socket = Some(ours.try_clone().map_err(|e| e.to_string())?);
         state.connection += 1;
         let connection = state.connection;
@@ -291,7 +355,8 @@ impl Camera {
         length: usize,
         data: &[u8],
     ) {
-        let (answer, event) = state.uvc.request(setup, data);
+        let locks = state.tuning.get("stall_auto") != 0;
+        let (answer, event) = state.uvc.request(setup, data, locks);
         match event {
             Some(Event::Commit(mode)) => {
                 let delay = state.tuning.get("commit_ms");
@@ -305,6 +370,9 @@ impl Camera {
                     }
                 }
                 state.stats.commits += 1;
+                if state.tuning.get("forget_after") == 0 {
+                    state.uvc.controls.forget();
+                }
                 state.mode = Some(mode);
                 state.mode_since = Instant::now();
                 self.wake.notify_all();
@@ -338,11 +406,7 @@ impl Camera {
                 drop(self.wake.wait_timeout(state, Duration::from_secs(1)));
                 continue;
             };
-            let mut period = Duration::from_nanos(u64::from(mode.interval) * 100);
-            let cap = state.tuning.get("fps_max");
-            if cap > 0 {
-                period = period.max(Duration::from_secs(1) / cap as u32);
-            }
+            let period = state.period(mode);
             if session != state.stats.commits {
                 session = state.stats.commits;
                 index = 0;
@@ -384,33 +448,22 @@ impl Camera {
     fn frame(&self, state: &mut State, mode: Mode, index: u64) -> Frame {
         let number = state.stats.frames;
         state.stats.frames += 1;
-        let t = &mut state.tuning;
+        if index > 0 && state.tuning.get("forget_after") == index as i64 {
+            state.uvc.controls.forget();
+        }
         let mut data = if mode.mjpeg {
-            let is_dark = (index as i64) < t.get("warmup");
-            let picture = self.library.picture((mode.width, mode.height), number, is_dark);
-            let (bytes, text) = if t.get("nodht") != 0 { &picture.no_dht } else { &picture.full };
-            let mut data = bytes.clone();
-            let comment = format!(
-                "RIGCAM frame={number} mono_ns={} session={} index={index} size={}x{}",
-                monotonic_ns(),
-                state.stats.commits,
-                mode.width,
-                mode.height
-            );
-            data[*text..text + comment.len()].copy_from_slice(comment.as_bytes());
-            data
+            let whole = self.picture(state, mode, number, index);
+            with_quirks(&state.tuning, &whole, &std::mem::replace(&mut state.previous, whole.clone()), index)
         } else {
             let luma = (number * 8) as u8;
             [luma, 0x60, luma, 0xa0].repeat(usize::from(mode.width) * usize::from(mode.height) / 2)
         };
+        let t = &mut state.tuning;
         if t.take("truncate") {
             data.truncate(data.len() * 2 / 3);
         }
         if t.take("corrupt") {
-            let from = data.len() / 2;
-            for (i, b) in data[from..].iter_mut().enumerate().filter(|(i, _)| i % 37 == 0) {
-                *b = b.wrapping_mul(31).wrapping_add(i as u8);
-            }
+            corrupt(&mut data);
         }
         if t.take("empty") {
             data.clear();
@@ -420,6 +473,34 @@ impl Camera {
             data.resize(usize::from(mode.width) * usize::from(mode.height) * 2 + 100_000, 0);
         }
         Frame { data, error: t.take("error"), eof: !t.take("noeof"), lost: t.take("lost") }
+    }
+
+    /// What the sensor sees, as a whole JPEG that says in a comment which it is.
+    fn picture(&self, state: &mut State, mode: Mode, number: u64, index: u64) -> Vec<u8> {
+        let size = (mode.width, mode.height);
+        let has_tables = state.tuning.get("nodht") == 0;
+        let is_dark = (index as i64) < state.tuning.get("warmup");
+        let mut truth = String::new();
+        let (mut data, text) = if state.uvc.profile.name == "rig" {
+            let picture = self.library.picture(size, number, is_dark);
+            if has_tables { picture.full.clone() } else { picture.no_dht.clone() }
+        } else {
+            let level = if is_dark { 12 } else { state.level() };
+            let stray = state.tuning.get("stray").max(0) as usize;
+            let jpeg = state.composer.picture(size, number, level, stray);
+            truth = format!(" level={level} sum={:08x}", pictures::scan_sum(&jpeg));
+            let jpeg = if has_tables { jpeg } else { crate::jpeg::without_dht(&jpeg) };
+            pictures::with_comment(&jpeg)
+        };
+        let comment = format!(
+            "RIGCAM frame={number} mono_ns={} session={} index={index} size={}x{}{truth}",
+            monotonic_ns(),
+            state.stats.commits,
+            mode.width,
+            mode.height
+        );
+        data[text..text + comment.len()].copy_from_slice(comment.as_bytes());
+        data
     }
 
     /// Sends one frame as UVC payloads, waiting for URBs when the host is slow.
@@ -486,4 +567,37 @@ struct Frame {
     error: bool,
     eof: bool,
     lost: bool,
+}
+
+/// Damages the scan's second half; no marker comes of it.
+fn corrupt(data: &mut [u8]) {
+    let from = data.len() / 2;
+    for (i, b) in data[from..].iter_mut().enumerate().filter(|(i, _)| i % 37 == 0) {
+        *b = b.wrapping_mul(31).wrapping_add(i as u8);
+    }
+}
+
+/// What a camera makes of a picture before it is sent: see the README.
+fn with_quirks(tuning: &Tuning, picture: &[u8], previous: &[u8], index: u64) -> Vec<u8> {
+    let count = |name: &str| tuning.get(name).max(0) as usize;
+    let mut data = vec![0x4a; count("junk")];
+    if count("twice") > 0 {
+        data.extend(previous);
+    }
+    if count("half") > 0 {
+        data.extend(&previous[..previous.len() / 2]);
+    }
+    let begin = data.len();
+    data.extend(&picture[..picture.len() - 2]);
+    if (index as usize) < count("first_bad") {
+        corrupt(&mut data[begin..]);
+        return data;
+    }
+    if count("noeoi") > 0 {
+        return data;
+    }
+    data.extend(vec![0xff; count("fill")]);
+    data.extend([0xff, 0xd9]);
+    data.extend(&previous[previous.len().saturating_sub(count("stale"))..]);
+    data
 }

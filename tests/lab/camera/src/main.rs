@@ -2,8 +2,10 @@
 
 mod camera;
 mod clock;
+mod controls;
 mod jpeg;
 mod pictures;
+mod profile;
 mod tuning;
 mod uvc;
 mod view;
@@ -11,6 +13,7 @@ mod view;
 use camera::Camera;
 use clock::monotonic_ns;
 use pictures::Library;
+use profile::{Link, Profile};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -18,10 +21,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use uvc::Link;
 
 const USAGE: &str = "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | \
-    rigcam view PORT COUNT PATH...";
+    rigcam view PORT COUNT PATH... | rigcam check PROFILE...";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,9 +34,10 @@ fn main() {
             println!("{}", tsc_khz());
             Ok(())
         }
-        ["serve", dir, port, "bulk", plug] => serve(dir, port, Link::Bulk, plug == "1"),
-        ["serve", dir, port, "isoc", plug] => serve(dir, port, Link::Isoc, plug == "1"),
-        ["serve", dir, port, "super", plug] => serve(dir, port, Link::Super, plug == "1"),
+        ["serve", dir, port, link, plug] => serve(dir, port, link, plug == "1"),
+        ["check", ref files @ ..] => {
+            files.iter().try_for_each(|file| profile(file).map(|_| ()).map_err(io::Error::other))
+        }
         ["view", port, count, ref paths @ ..] => match count.parse() {
             Ok(count) => view::run(port, count, paths),
             Err(_) => Err(usage()),
@@ -69,8 +72,16 @@ fn tsc_khz() -> u64 {
     0
 }
 
-fn serve(dir: &str, port: &str, link: Link, plug: bool) -> io::Result<()> {
-    let camera = Camera::new(Library::load(Path::new(dir))?, link);
+/// Reads a profile; its name is its file's.
+fn profile(file: &str) -> Result<Profile, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+    let profile = Profile::parse(file.rsplit('/').next().unwrap_or_default(), &text)?;
+    tuning::Tuning::of(&profile.behaviour).map(|_| profile)
+}
+
+fn serve(dir: &str, port: &str, link: &str, plug: bool) -> io::Result<()> {
+    let own = Profile { link: Link::parse(link).map_err(io::Error::other)?, ..Profile::own() };
+    let camera = Camera::new(Library::load(Path::new(dir))?, own);
     if plug {
         camera.plug().map_err(io::Error::other)?;
     }
@@ -101,10 +112,7 @@ fn converse(mut peer: TcpStream, camera: &Arc<Camera>) -> io::Result<()> {
         }
         "set" => set(camera, rest),
         "reset" => {
-            let mut state = camera.lock();
-            state.tuning = tuning::Tuning::new();
-            state.stall_until = None;
-            state.urb_errors = 0;
+            camera.reset();
             "ok".into()
         }
         "stall" => {
@@ -120,6 +128,10 @@ fn converse(mut peer: TcpStream, camera: &Arc<Camera>) -> io::Result<()> {
             camera.unplug();
             "ok".into()
         }
+        // From here on it is another device; plug it in.
+        "profile" => profile(&format!("/zoo/{rest}"))
+            .and_then(|profile| camera.become_device(profile))
+            .map_or_else(|e| format!("error: {e}"), |()| "ok".into()),
         "plug" => camera.plug().map_or_else(|e| format!("error: {e}"), |()| "ok".into()),
         "replug" => {
             camera.unplug();

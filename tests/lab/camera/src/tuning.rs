@@ -23,8 +23,34 @@ impl Tuning {
             "noeof",
             "drop",
             "lost",
+            // What profiles use. Of the light: the brightness at which a stream starts, the time constant in which it
+            // becomes right, half the rate while the exposure is automatic.
+            "ae_from",
+            "ae_tau_ms",
+            "dim",
+            // Of the controls: after how many frames of a stream those that forget do; locked values stall.
+            "forget_after",
+            "stall_auto",
+            // Of the JPEGs: damaged pictures at the start of each stream, then bytes or pictures too many or too few.
+            "first_bad",
+            "stray",
+            "junk",
+            "fill",
+            "stale",
+            "noeoi",
+            "twice",
+            "half",
         ];
         Tuning { values: names.map(|n| (n, 0)).to_vec() }
+    }
+
+    /// As a profile has it from the start.
+    pub fn of(behaviour: &[(String, i64)]) -> Result<Self, String> {
+        let mut tuning = Tuning::new();
+        match behaviour.iter().find(|(name, value)| !tuning.set(name, *value)) {
+            Some((name, _)) => Err(format!("unknown behaviour {name}")),
+            None => Ok(tuning),
+        }
     }
 
     pub fn get(&self, name: &str) -> i64 {

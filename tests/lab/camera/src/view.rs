@@ -74,7 +74,7 @@ fn inspect(picture: &[u8], timestamp: &str) -> String {
     if !picture.starts_with(b"\xff\xd8\xff") || !picture.ends_with(b"\xff\xd9") {
         return format!("fault no SOI or no EOI, {length} bytes");
     }
-    let comment = find(&picture[..length.min(400)], b"RIGCAM").map_or(&[][..], |at| &picture[at..length.min(at + 96)]);
+    let comment = find(&picture[..length.min(400)], b"RIGCAM").map_or(&[][..], |at| &picture[at..length.min(at + 112)]);
     let comment = comment.split(|byte| *byte == 0xff).next().map(String::from_utf8_lossy).unwrap_or_default();
     let tables = &picture[..find(picture, b"\xff\xda").unwrap_or(0)];
     let has_dht = find(tables, b"\xff\xc4").is_some();
