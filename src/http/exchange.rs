@@ -1,4 +1,4 @@
-//! One request while it is being served, and the way back to the client that sent it.
+//! One request and the ways to respond to it.
 
 use std::time::Instant;
 
@@ -10,9 +10,9 @@ use super::server::connection::Connection;
 use super::server::head::Head;
 use super::server::limits::{Permit, Viewer, Waiting};
 
-/// What an endpoint that sends its response itself needs to know about the request.
+/// A request that is being served.
 pub struct Exchange<'a> {
-    /// The connection that it came on.
+    /// The connection on which it was sent.
     pub connection: &'a Connection,
     /// The request's head.
     pub head: &'a Head,
@@ -20,7 +20,7 @@ pub struct Exchange<'a> {
     pub query: Query<'a>,
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<&'a str>,
-    /// Which pages may read the response.
+    /// Header fields that tell a browser which pages may read the response.
     pub cors: Vec<(&'static str, String)>,
     /// The connection's permit.
     pub permit: &'a Permit,
@@ -39,7 +39,7 @@ impl Exchange<'_> {
         response.send(self.connection, &self.head.version, self.is_head(), keep).is_ok() && keep
     }
 
-    /// Adds what every response says: which program this is, and which pages may read the response.
+    /// Adds the header fields that every response has.
     pub fn add_common_headers(&self, response: Response) -> Response {
         let response = self.cors.iter().fold(response, |response, (name, value)| response.with(name, value));
         match self.server_header {
@@ -48,15 +48,20 @@ impl Exchange<'_> {
         }
     }
 
-    /// Makes the client a viewer, which is sent frames in this mode; or returns the response that there is no room.
+    /// Makes the client a viewer in this mode.
+    ///
+    /// # Errors
+    /// The response for having no room.
     pub fn viewer(&self, mode: &'static str) -> Result<Viewer<'_>, Response> {
         let user_agent = self.head.field("User-Agent").unwrap_or_default();
         let viewer = self.permit.view(self.connection.peer(), user_agent, mode);
         viewer.map_err(|full| Response::unavailable(full.reason()))
     }
 
-    /// Counts the request among those that wait for the camera, when it is its turn; or returns the response that it
-    /// was not before `deadline`.
+    /// Waits until this request may wait for the camera.
+    ///
+    /// # Errors
+    /// The response for not having a turn before `deadline`.
     pub fn wait(&self, deadline: Instant) -> Result<Waiting<'_>, Response> {
         let waiting = self.permit.wait(deadline, || !self.connection.has_left());
         waiting.map_err(|full| Response::unavailable(full.reason()))

@@ -1,7 +1,7 @@
-//! HTTP: from an accepted socket to a response, one thread a connection.
+//! HTTP: from an accepted socket to a response, with one thread for each connection.
 //!
-//! The accept loop and the request head are our own; `tiny_http` lends its vocabulary and prints ordinary responses.
-//! Its `Server` must not face a network (ARCHITECTURE.md). Only this folder names it.
+//! The accept loop and the request head are our own. `tiny_http` provides types and prints ordinary responses; its
+//! `Server` must not face a network (ARCHITECTURE.md). Only this folder uses it.
 
 pub(crate) mod access;
 mod delivery;
@@ -43,12 +43,12 @@ use crate::camera::still::Stills;
 use crate::hub::lockstep::LockstepGroup;
 use crate::hub::ring::SharedRing;
 
-/// Streams end with a boundary and short answers are finished, if their clients read within this time.
+/// When the server stops, clients that read within this time receive the end of their stream or response.
 const GRACE: Duration = Duration::from_millis(400);
-/// For threads whose sockets were closed under them.
+/// How long the server waits for threads whose sockets it has closed.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// What every connection's thread shares.
+/// What all connections share.
 pub struct App {
     parts: Parts,
     limits: Arc<Limits>,
@@ -72,31 +72,31 @@ pub struct Parts {
     pub lockstep: Arc<LockstepGroup>,
 }
 
-/// How clients are to be answered.
+/// Settings of the HTTP side.
 pub struct Settings {
-    /// How many may look, and how they do if they do not say.
+    /// Viewer limits and the default delivery mode.
     pub admission: Admission,
     /// What clients may do with the camera's controls.
     pub controls: ControlAccess,
     /// The `Server` header; `None` for framehub's own.
     pub server_header: Option<String>,
-    /// Who may come in.
+    /// Access control.
     pub access: Access,
 }
 
-/// How many may look, and how they do if they do not say.
+/// Viewer limits and the default delivery mode.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
-    /// Most viewers at a time.
+    /// Maximum number of viewers.
     pub max_clients: usize,
-    /// Most of them from one address; `None` does not count them by address.
+    /// Maximum number of viewers with one address; `None` for no such limit.
     pub max_per_address: Option<usize>,
-    /// The mode of those who name none.
+    /// The mode of viewers that name none.
     pub mode: DeliveryMode,
 }
 
 impl App {
-    /// An HTTP side for these parts.
+    /// An HTTP side that serves from these parts.
     pub fn new(parts: Parts, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
         let limits = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
@@ -109,19 +109,19 @@ impl App {
         self.limits.viewers().present.len()
     }
 
-    /// Serves those who connect to these listeners until `stop` becomes readable or is closed at its other end.
+    /// Serves the clients of these listeners until `stop` becomes readable or its other end is closed.
     pub fn serve(self: &Arc<Self>, listeners: &Listeners, stop: BorrowedFd<'_>) -> io::Result<()> {
         let app = self.clone();
         let serve = move |address: &_, permit| app.serve_connection(address, &permit);
         listeners.serve(&self.limits, &Arc::new(serve), stop)
     }
 
-    /// The most descriptors and threads that clients can take.
+    /// Maximum number of connections, each of which takes a descriptor and a thread.
     pub fn most_connections(&self) -> usize {
         self.limits.max_connections()
     }
 
-    /// Ends all connections, the hub having been closed: politely for those who read, at once for the rest.
+    /// Ends all connections after the hub was closed. Clients that read receive the end of their response first.
     pub fn close(&self) {
         self.limits.close_idle();
         if !self.limits.wait_empty(Instant::now() + GRACE) {
@@ -132,11 +132,11 @@ impl App {
         }
     }
 
-    /// What a connection's thread does.
+    /// Serves one connection, on its own thread.
     fn serve_connection(&self, address: &SockAddr, permit: &Permit) {
         let mut connection = match Connection::new(permit.link().clone(), address) {
             Ok(connection) => connection,
-            // It was gone before its options could be set.
+            // The client left before the options could be set.
             Err(error) => return debug!("connection lost error=\"{error}\""),
         };
         let mut requests = Requests::new();
@@ -175,8 +175,10 @@ impl App {
         }
     }
 
-    /// What the request asks for, and whether it comes from a stranger to whom only that is open; or the response that
-    /// it may not have it.
+    /// Finds out what the request asks for, and whether it comes from a stranger, who has shown no credential.
+    ///
+    /// # Errors
+    /// The response to a request that is refused.
     fn admit<'a>(&self, exchange: &mut Exchange<'a>) -> Result<(Route, bool), Response> {
         let head = exchange.head;
         if head.method == Method::Options && head.target == "*" {
@@ -210,7 +212,7 @@ impl App {
         }
     }
 
-    /// Responds to a request that may be fulfilled.
+    /// Responds to a request that is not refused; `true` if the connection can take another.
     fn dispatch(&self, exchange: &Exchange<'_>, route: Route, is_stranger: bool, body: &[u8]) -> bool {
         let query = &exchange.query;
         let Parts { session, stills, panel, ring, .. } = &self.parts;
@@ -271,12 +273,12 @@ impl App {
         }
     }
 
-    /// What nobody may have here.
+    /// The response to a request for something that is disabled.
     fn refuse(&self, route: Route, effect: Effect) -> Option<Response> {
         let changes = effect == Effect::Write;
         match route {
             Route::Controls => self.settings.controls.refuses(changes).map(|why| Response::text(403, why)),
-            // What mjpg-streamer says when it is not to take commands.
+            // mjpg-streamer's status when commands are disabled.
             Route::Command | Route::InputJson => {
                 self.settings.controls.refuses(changes).map(|why| Response::text(501, why))
             }
@@ -284,10 +286,12 @@ impl App {
         }
     }
 
-    /// 200 while pictures can be had, or the camera is asleep on purpose. Strangers are not told why.
+    /// 200 while pictures are available or the camera sleeps on purpose, else 503. Strangers are not told the reason.
     fn health(&self, is_stranger: bool) -> Response {
         match self.parts.session.health_problem() {
-            Some(_) if is_stranger => Response::unavailable("no pictures now; who may look is told why"),
+            Some(_) if is_stranger => {
+                Response::unavailable("no pictures now: the reason is told to clients with a credential")
+            }
             Some(why) => Response::unavailable(why),
             None if self.parts.session.status().phase == Phase::Asleep => {
                 Response::text(200, "ok: the camera is asleep until somebody looks")
@@ -297,7 +301,7 @@ impl App {
     }
 }
 
-/// The response to OPTIONS, a browser's question before a cross-origin request.
+/// The response to OPTIONS, which browsers send before a cross-origin request.
 fn preflight(route: Route) -> Response {
     Response::text(200, route.methods())
         .with("Allow", route.methods())

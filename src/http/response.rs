@@ -8,7 +8,7 @@ use tiny_http::{HTTPVersion, Header, StatusCode};
 use super::server::connection::{Connection, SendError};
 use crate::frame::Frame;
 
-/// Named in every response that names no other.
+/// The `Server` header of every response that has no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
 
 /// A response whose body is complete before its first byte is sent.
@@ -25,14 +25,14 @@ enum Body {
 }
 
 impl Response {
-    /// A text, with its line end.
+    /// A plain text, to which a line end is added.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         let mut text = text.into();
         text.push('\n');
         Self::new(status, "text/plain; charset=utf-8", Body::Bytes(text.into_bytes())).uncached()
     }
 
-    /// Figures and lists for programs, as JSON.
+    /// A JSON document.
     pub fn json(value: &serde_json::Value) -> Self {
         Self::document("application/json", format!("{value}\n"))
     }
@@ -60,18 +60,18 @@ impl Response {
             .with("Content-Disposition", "inline; filename=snapshot.jpg")
     }
 
-    /// 503: what is wrong, and when to ask again.
+    /// 503 with the reason, and the advice to ask again after 2 s.
     pub fn unavailable(why: impl Into<String>) -> Self {
         Self::unavailable_for(2, why)
     }
 
-    /// 503: what is wrong, and after how many seconds to ask again.
+    /// 503 with the reason, and the number of seconds after which to ask again.
     pub fn unavailable_for(seconds: u32, why: impl Into<String>) -> Self {
         Self::text(503, why).with("Retry-After", seconds.to_string())
     }
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {
-        // A page's address may hold a token: where we are asked from, only the origin is said.
+        // The page's address may contain a token, which must not reach other servers in Referer.
         let fields = vec![("Content-Type", content_type.into()), ("Referrer-Policy", "strict-origin".into())];
         Self { status, fields, body }
     }
@@ -80,13 +80,13 @@ impl Response {
         self.with("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0").with("Pragma", "no-cache")
     }
 
-    /// One more field.
+    /// Adds a header field.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// Sends it; only the head if `is_head`.
+    /// Sends the response; only its head if `is_head`.
     pub fn send(
         &self,
         connection: &Connection,
@@ -103,13 +103,13 @@ impl Response {
         connection.send_both(&head, if is_head { &[] } else { body })
     }
 
-    /// Sends the head alone, before a body of this length that the caller sends; the connection closes after it.
+    /// Sends the head for a body of this length, which the caller sends. The connection closes after the body.
     pub fn send_head(&self, connection: &Connection, version: &HTTPVersion, length: usize) -> Result<(), SendError> {
         connection.send(&self.head(version, length, false))
     }
 
-    /// tiny_http prints the head only: it drops `Connection`, obeys `TE: chunked` and sends bodies in small
-    /// writes, so the request's fields are kept from it and the rest is done here.
+    /// The head, as tiny_http prints it. tiny_http drops `Connection`, obeys `TE: chunked` and sends bodies in small
+    /// writes, so it does not see the request's fields, and the rest is done here.
     fn head(&self, version: &HTTPVersion, length: usize, keep: bool) -> Vec<u8> {
         let field = |name: &str, value: &str| Header::from_bytes(name.as_bytes(), value.as_bytes()).ok();
         let mut headers: Vec<Header> = self.fields.iter().filter_map(|(name, value)| field(name, value)).collect();

@@ -1,8 +1,8 @@
-//! Which URL is what. Every address that framehub answers is in [`Route::decode`], and in one table test.
+//! Every URL that framehub serves: [`Route::decode`] and its table test.
 
 use tiny_http::Method;
 
-/// What a request asks for.
+/// What a URL stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// `/`: the page with the live picture.
@@ -13,36 +13,36 @@ pub enum Route {
     Snapshot,
     /// `/clip`: the last seconds as one file.
     Clip,
-    /// `/clip?format=json`: what is in it.
+    /// `/clip?format=json`: a list of the clip's frames.
     ClipIndex,
-    /// `/still`, `/full_res` (MJPGServer), and `/snapshot?size=max`: one picture at full resolution.
+    /// `/still`, `/full_res` (MJPGServer), `/snapshot?size=max`: one picture at full resolution.
     Still,
-    /// `/warm`: keeps the camera ready for a still to come.
+    /// `/warm`: opens the camera ahead of a still.
     Warm,
     /// `/controls`: the camera's controls.
     Controls,
-    /// `/input.json`, `/input_0.json` (mjpg-streamer): the same, in its shape.
+    /// `/input.json`, `/input_0.json`: the controls in mjpg-streamer's format.
     InputJson,
-    /// `/program.json` (mjpg-streamer): what there is to see.
+    /// `/program.json`: mjpg-streamer's list of plugins.
     ProgramJson,
-    /// `/?action=command` (mjpg-streamer): sets a control.
+    /// `/?action=command`: sets a control, as mjpg-streamer does.
     Command,
-    /// `/state`: what goes on, as JSON.
+    /// `/state`: all figures as JSON.
     State,
-    /// `/metrics`: the same for Prometheus.
+    /// `/metrics`: all figures for Prometheus.
     Metrics,
-    /// `/healthz`: whether pictures can be had.
+    /// `/healthz`: whether pictures are available.
     Health,
-    /// `/page.css`: how the page looks.
+    /// `/page.css`: the page's style.
     Style,
-    /// `/page.js`: what the page does.
+    /// `/page.js`: the page's script.
     Script,
-    /// `/favicon.svg`, and `/favicon.ico`: browsers ask, whatever the page says.
+    /// `/favicon.svg`, `/favicon.ico`: the icon. Browsers ask for the latter whatever the page says.
     Favicon,
 }
 
 impl Route {
-    /// The route of a request target, which may be an absolute URI. `None` is 404. Unknown parameters are ignored.
+    /// Finds the route of a request target, which may be an absolute URI. Unknown parameters are ignored.
     pub fn decode(target: &str) -> Option<(Self, Query<'_>)> {
         let (path, query) = split(target)?;
         let query = Query(query);
@@ -75,25 +75,24 @@ impl Route {
         Some((if is_still { Self::Still } else { route }, query))
     }
 
-    /// The methods that this route takes, for `Allow`.
+    /// The methods that this route accepts, for `Allow`.
     pub fn methods(self) -> &'static str {
         match self {
-            // mjpg-streamer's clients on iOS open the stream with POST.
+            // mjpg-streamer clients on iOS open the stream with POST.
             Self::Stream | Self::Warm | Self::Controls => "GET, HEAD, POST, OPTIONS",
-            // Not HEAD, which must not change anything.
+            // HEAD must not change anything.
             Self::Command => "GET, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
 
-    /// Whether strangers may have it where credentials are needed: what machines ask to find out whether we are well,
-    /// what browsers ask for in any case, and the page's files, which are no secret and are asked for without the token
-    /// in the page's address.
+    /// Whether no credential is needed: `/healthz` is for monitoring, browsers ask for the icon in any case, and the
+    /// page asks for its files, which are not secret, without the token in its own URL.
     pub fn is_public(self) -> bool {
         matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script)
     }
 
-    /// What a request with this method does.
+    /// The effect of a request with this method.
     pub fn effect(self, method: &Method) -> Effect {
         match self {
             Self::Still | Self::Warm => Effect::Interrupt,
@@ -104,18 +103,18 @@ impl Route {
     }
 }
 
-/// What a request does.
+/// The effect of a request on the camera and on other clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It shows something.
+    /// None: it reads pictures or figures.
     Read,
-    /// The camera does something for a moment, which others notice.
+    /// The camera does something for a moment, and other clients notice.
     Interrupt,
-    /// Afterwards something is different for everybody.
+    /// Something stays different for all clients.
     Write,
 }
 
-/// Path and query of a target in origin form or absolute form.
+/// Splits a target in origin form or absolute form into path and query.
 fn split(target: &str) -> Option<(&str, &str)> {
     let origin = match target.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
@@ -128,17 +127,17 @@ fn split(target: &str) -> Option<(&str, &str)> {
     (path.is_empty() || path.starts_with('/')).then_some((path, query))
 }
 
-/// The parameters behind the `?`.
+/// The parameters of a URL or a form.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    /// From what stands behind the `?`, or from a form's body.
+    /// Wraps what follows the `?` of a URL, or a form's body.
     pub fn new(text: &'a str) -> Self {
         Self(text)
     }
 
-    /// All parameters with their values, decoded.
+    /// All parameters and their values, decoded.
     pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + use<'a> {
         self.0.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -146,13 +145,13 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The first parameter of this name, decoded; empty where it has no value.
+    /// The decoded value of the first parameter with this name; empty if it has none.
     pub fn get(&self, name: &str) -> Option<String> {
         self.pairs().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 }
 
-/// Percent-decoding, `+` as a space; what is no valid escape stays as it is.
+/// Decodes percent escapes, and `+` as a space. Invalid escapes stay as they are.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

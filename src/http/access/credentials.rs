@@ -1,29 +1,28 @@
-//! Who may look, and who may also change things. Pure: what a request shows against what is known.
+//! Credentials: which requests may read, and which may also change something. Pure.
 //!
-//! A request can show a credential in two places: in `Authorization` (Basic or Bearer) and in `?token=`. One place
-//! that is right is enough, since a proxy may use the other for itself; but all that stands in a place has to be
-//! right.
+//! A request can have credentials in two places: in `Authorization` (Basic or Bearer) and in `?token=`. One valid place
+//! is enough, since a proxy may use the other for itself, but all credentials in that place must be valid.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use subtle::ConstantTimeEq;
 
-/// What a credential is good for.
+/// What a credential allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
-    /// To look: streams, snapshots, stills, figures.
+    /// Reading: streams, snapshots, stills, figures.
     Read,
-    /// To look, and to change what others see.
+    /// Reading, and changing the camera's controls.
     Control,
 }
 
-/// All credentials that are known; none means that everybody may do everything.
+/// The known credentials. Without any, every request is allowed.
 #[derive(Default)]
 pub struct Credentials(Vec<Credential>);
 
 struct Credential {
     kind: Kind,
-    /// As it stands in a request: a token, or base64 of user and password. Never printed.
+    /// What a request contains: a token, or base64 of user and password. Never printed.
     secret: String,
     right: Right,
 }
@@ -34,21 +33,21 @@ enum Kind {
     Token,
 }
 
-/// What a request's credentials are worth.
+/// The result of checking a request's credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The request may go on.
     Allowed,
-    /// None was shown.
+    /// It has none.
     Missing,
-    /// One was shown, and it is none of ours.
+    /// It has one that is not valid.
     Wrong,
-    /// It may look, but this changes something.
+    /// It may read, but it needs the right to change something.
     ReadOnly,
 }
 
 impl Credentials {
-    /// Whether nobody is asked for any.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -58,7 +57,7 @@ impl Credentials {
         self.0.len()
     }
 
-    /// One more user. The password may be empty, as uStreamer has it.
+    /// Adds a user. The password may be empty, as with uStreamer.
     pub fn add_user(&mut self, user: &str, password: &str, right: Right) -> Result<(), &'static str> {
         if user.is_empty() || user.contains(':') || [user, password].iter().any(|text| text.contains(char::is_control))
         {
@@ -69,7 +68,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// One more token.
+    /// Adds a token.
     pub fn add_token(&mut self, token: &str, right: Right) -> Result<(), &'static str> {
         if token.is_empty() || token.contains(char::is_control) {
             return Err("a token is not empty and has no control characters");
@@ -78,8 +77,11 @@ impl Credentials {
         Ok(())
     }
 
-    /// Those of a file: one a line, `user:password` or `token:TOKEN`, with `read` or `control` (as without) in front.
-    /// Empty lines and those that begin with `#` say nothing. Errors name the line, never what stands there.
+    /// Adds the credentials in a file's text: `user:password` or `token:TOKEN` on each line, optionally with `read` or
+    /// `control` (the default) in front. Empty lines and lines that begin with `#` are ignored.
+    ///
+    /// # Errors
+    /// Names the invalid line by its number, and never repeats its text.
     pub fn add_file(&mut self, text: &str) -> Result<(), String> {
         let before = self.len();
         for (number, line) in text.lines().map(str::trim).enumerate() {
@@ -102,8 +104,10 @@ impl Credentials {
         if self.len() == before { Err("there is no credential in it".into()) } else { Ok(()) }
     }
 
-    /// Those that the environment holds: `FRAMEHUB_TOKEN`, `FRAMEHUB_USER` with `FRAMEHUB_PASSWORD`. An empty one is
-    /// an error: it was meant to close the door.
+    /// Adds the credentials in the environment: `FRAMEHUB_TOKEN`, and `FRAMEHUB_USER` with `FRAMEHUB_PASSWORD`.
+    ///
+    /// # Errors
+    /// When one is invalid, or empty: it was meant to protect the server.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
         if let Some(token) = variable("FRAMEHUB_TOKEN") {
             self.add_token(&token, Right::Control).map_err(|why| format!("FRAMEHUB_TOKEN: {why}"))?;
@@ -117,14 +121,14 @@ impl Credentials {
         }
     }
 
-    /// What these values of `Authorization` and of `token` are worth for a request that needs this right.
+    /// Checks the values of `Authorization` and of `token` in a request that needs this right.
     pub fn check(&self, authorization: &[&str], tokens: &[String], needed: Right) -> Verdict {
         if self.is_empty() {
             return Verdict::Allowed;
         }
         let fields = || authorization.iter().filter(|field| !field.trim().is_empty());
         let tokens = tokens.iter().filter(|token| !token.is_empty());
-        // What is wrong counts less than any right, so the least decides.
+        // An invalid credential counts less than any right, so the minimum decides.
         let by_header = fields().map(|field| self.by_header(field)).reduce(Option::min);
         let by_query = tokens.map(|token| self.find(Kind::Token, &normalize_token(token))).reduce(Option::min);
         let best = by_header.flatten().max(by_query.flatten());
@@ -136,7 +140,7 @@ impl Credentials {
         }
     }
 
-    /// What is to be said with 401, a field for each way to show a credential.
+    /// The values of `WWW-Authenticate` for a 401, one for each kind of known credential.
     pub fn challenges(&self) -> impl Iterator<Item = &'static str> {
         let ways =
             [(Kind::User, r#"Basic realm="framehub", charset="UTF-8""#), (Kind::Token, r#"Bearer realm="framehub""#)];
@@ -155,7 +159,7 @@ impl Credentials {
         }
     }
 
-    /// Looks at all of them, so that the time tells nothing about which was nearly right. (It may tell a length.)
+    /// Compares with all credentials in constant time, so that the time tells nothing but perhaps a length.
     fn find(&self, kind: Kind, shown: &str) -> Option<Right> {
         let of_kind = self.0.iter().filter(|known| known.kind == kind);
         let is_it = |known: &&Credential| bool::from(known.secret.as_bytes().ct_eq(shown.as_bytes()));
@@ -163,7 +167,7 @@ impl Credentials {
     }
 }
 
-/// In a query + stands for a space, and who pastes base64 there does not think of it: both are one.
+/// Makes a space and `+` equal: a query has `+` for a space, and a base64 token in a query is rarely encoded.
 fn normalize_token(token: &str) -> String {
     token.replace(' ', "+")
 }

@@ -1,14 +1,14 @@
-//! For whom a proxy speaks: `X-Forwarded-For`, believed only from proxies that were named.
+//! The client behind a proxy: `X-Forwarded-For`, from trusted proxies only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// Who is believed: an address, a network such as `10.0.0.0/8`, or whoever comes by a Unix socket.
+/// A trusted proxy: an address, a network such as `10.0.0.0/8`, or all peers of a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
-    /// Addresses whose first bits are these.
+    /// A network: its address, and the number of leading bits that count.
     Network(IpAddr, u32),
-    /// `unix`.
+    /// All peers of a Unix socket.
     Unix,
 }
 
@@ -46,8 +46,9 @@ impl FromStr for Proxy {
     }
 }
 
-/// The client: the peer itself, or whom trusted proxies name. `fields` are the values of `X-Forwarded-For` as they
-/// came; each proxy has put its own peer at the end, so they are read from there up to the first who is not trusted.
+/// The client: the peer itself, or the one that trusted proxies name. `fields` are the values of `X-Forwarded-For` in
+/// the order in which they were sent. Each proxy appends its own peer, so they are read from the end up to the first
+/// address that is not trusted.
 pub fn client(trusted: &[Proxy], peer: Option<IpAddr>, fields: &[&str]) -> Option<IpAddr> {
     let is_trusted = |peer| trusted.iter().any(|proxy| proxy.is(peer));
     let mut client = peer;
@@ -58,7 +59,7 @@ pub fn client(trusted: &[Proxy], peer: Option<IpAddr>, fields: &[&str]) -> Optio
     client
 }
 
-/// Some proxies add the port.
+/// Parses an address, to which some proxies add the port.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let parsed = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));

@@ -78,8 +78,8 @@ impl Gate {
         match credentials.check(&head.all("Authorization"), &tokens, needed) {
             Verdict::Allowed => {}
             Verdict::Missing if route.is_public() => return Ok(true),
-            Verdict::Missing => return Err(Refusal::Other(self.unauthorized("credentials are needed here"))),
-            Verdict::Wrong => return Err(Refusal::Wrong(self.unauthorized("these credentials are not valid here"))),
+            Verdict::Missing => return Err(Refusal::Other(self.unauthorized("credentials are required"))),
+            Verdict::Wrong => return Err(Refusal::Wrong(self.unauthorized("invalid credentials"))),
             Verdict::ReadOnly => {
                 return Err(Refusal::Other(Response::text(403, "these credentials only allow reading")));
             }

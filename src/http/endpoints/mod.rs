@@ -1,4 +1,4 @@
-//! One file an endpoint: what a request for it is answered with.
+//! The endpoints: each file makes the responses of some URLs.
 
 pub mod clip;
 pub mod controls;

@@ -1,6 +1,4 @@
-//! What is counted about one client, and about all who have left.
-//!
-//! Only the client's own thread writes; `/state` and `/metrics` read.
+//! What is counted about each viewer, and about all that have left. Only the viewer's own thread writes its counters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +9,7 @@ use super::connection::{Link, SendError};
 use crate::frame::Frame;
 use crate::system::os;
 
-/// More of a user agent's name is not kept.
+/// Maximum length of a user agent's name in characters; the rest is cut off.
 const USER_AGENT_LENGTH: usize = 200;
 
 /// What is counted about one viewer.
@@ -19,15 +17,15 @@ const USER_AGENT_LENGTH: usize = 200;
 pub struct ClientStats {
     /// Consecutive, from 1.
     pub id: u64,
-    /// Its address, without the port.
+    /// The address without the port.
     pub peer: String,
-    /// As it calls itself; may be empty.
+    /// The name of its program; may be empty.
     pub user_agent: String,
-    /// How it is sent frames, in one word.
+    /// The name of its delivery mode.
     pub mode: &'static str,
-    /// When it came.
+    /// When it started.
     pub since: SystemTime,
-    /// When it came, on CLOCK_MONOTONIC.
+    /// When it started, on CLOCK_MONOTONIC.
     came_at: Duration,
     frames: AtomicU64,
     bytes: AtomicU64,
@@ -55,14 +53,14 @@ impl ClientStats {
         }
     }
 
-    /// It was sent this frame, in so many bytes.
+    /// Counts a frame that was sent, with the bytes that this took.
     pub fn count(&self, frame: &Frame, bytes: usize) {
         add(&self.frames, 1);
         add(&self.bytes, bytes as u64);
         self.captured_at.store(frame.captured_at().mono.as_micros() as u64, Relaxed);
     }
 
-    /// Notes how many frames so far came while it was not ready for them.
+    /// Sets how many frames so far were published while it was not ready for them.
     pub fn set_skipped(&self, skipped: u64) {
         self.skipped.store(skipped, Relaxed);
     }
@@ -77,12 +75,12 @@ impl ClientStats {
         self.bytes.load(Relaxed)
     }
 
-    /// Frames that came while it was not ready, not those that `fps=` thinned out.
+    /// Frames that were published while it was not ready. Those that `fps=` leaves out do not count.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Relaxed)
     }
 
-    /// Parts during which its socket took nothing for a second.
+    /// Parts during which its socket took no byte for a second.
     pub fn stalls(&self) -> u64 {
         self.link.flow().stalls()
     }
@@ -92,18 +90,18 @@ impl ClientStats {
         Sent { frames: self.frames(), bytes: self.bytes(), skipped: self.skipped(), stalls: self.stalls() }
     }
 
-    /// How long ago the last frame that it was sent was captured; `None` before the first.
+    /// The age of the last frame that it was sent; `None` before the first.
     pub fn age(&self) -> Option<Duration> {
         let captured_at = Some(self.captured_at.load(Relaxed)).filter(|at| *at > 0)?;
         Some(os::monotonic().saturating_sub(Duration::from_micros(captured_at)))
     }
 
-    /// How long it has been here.
+    /// How long it has been a viewer.
     pub fn here_for(&self) -> Duration {
         os::monotonic().saturating_sub(self.came_at)
     }
 
-    /// Whether `other` is the same program on the same machine, as far as can be told.
+    /// Whether `other` has the same address and the same user agent.
     pub fn is_same_client(&self, other: &Self) -> bool {
         self.peer == other.peer && self.user_agent == other.user_agent
     }
@@ -117,13 +115,13 @@ fn add(counter: &AtomicU64, more: u64) {
 /// Why a viewer was sent nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// All was sent that it had asked for.
+    /// Everything that it asked for was sent.
     Done,
     /// The client closed or reset the connection.
     Left,
     /// It stopped reading.
     Stalled,
-    /// It read too slowly for a picture to end in time.
+    /// It read too slowly for a picture to be sent in time.
     TooSlow,
     /// It wanted every frame and was so slow that its next one was no longer kept.
     FellBehind,
@@ -131,12 +129,12 @@ pub enum EndReason {
     HeldUpOthers,
     /// It was evicted: it took nothing any more, and there was no room for a newcomer.
     MadeRoom,
-    /// The server stops.
+    /// The server was stopped.
     ServerStops,
 }
 
 impl EndReason {
-    /// All of them; their order is that of [`Totals::ended`].
+    /// All reasons, in the order of [`Totals::ended`].
     pub const ALL: [Self; 8] = [
         Self::Done,
         Self::Left,
@@ -148,7 +146,7 @@ impl EndReason {
         Self::ServerStops,
     ];
 
-    /// One word, for metrics.
+    /// The reason in one word, for figures.
     pub fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -162,7 +160,7 @@ impl EndReason {
         }
     }
 
-    /// In words, for the log.
+    /// The reason in words, for the log.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Done => "has all it asked for",

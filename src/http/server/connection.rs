@@ -1,5 +1,4 @@
-//! One client's socket: its options, reading with a deadline, and the write loop that finishes what it begins or
-//! gives up.
+//! One client's socket: its options, reading with a deadline, and the loop that writes everything or gives up.
 
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -12,21 +11,23 @@ use socket2::{SockAddr, Socket, TcpKeepalive};
 
 use crate::system::os;
 
-/// A client whose socket takes nothing for this long is disconnected. An `<img>` that was cut off does not come back, so a Wi-Fi
-/// gap of four seconds must not cut it.
+/// A client whose socket takes no byte for this long is disconnected. An `<img>` does not reconnect, so a Wi-Fi gap of
+/// four seconds must not end its connection.
 const SILENCE: Duration = Duration::from_secs(7);
 /// The kernel's own limit, for peers that vanish while little is sent. Not [`SILENCE`]: its clock runs on while a
 /// steady but slow reader's window is too small for the next segment; with 8 s, 9 of 12 viewers that read 5 to
 /// 10 kB/s were reset.
 const VANISHED: Duration = Duration::from_secs(60);
-/// One blocked send; progress is looked at in between.
+/// Maximum time of one blocking send. Progress is checked between two.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
-/// Unsent bytes beyond which a send waits: keeps what a slow viewer sees a few frames old, not seconds.
+/// A send blocks while more bytes than this are unsent, so that a slow viewer's pictures are a few frames old, not
+/// seconds.
 const NOT_SENT: u32 = 16 * 1024;
-/// A part may take this long, and a second more for each so many bytes: for viewers that drip.
+/// Maximum time for one part: this, and a second more for each [`PART_BYTES_PER_SECOND`]. It ends viewers that read a
+/// few bytes at a time.
 const PART_TIME: Duration = Duration::from_secs(10);
 const PART_BYTES_PER_SECOND: usize = 4000;
-/// What is read and thrown away so that the last response is not lost in a reset.
+/// How much is read and discarded, and for how long, so that the last response is not lost in a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
@@ -53,23 +54,23 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Bytes wait; the socket took some `ago`.
+    /// Notes that bytes are waiting, and that the socket took the last one `ago`.
     pub fn waits(&self, ago: Duration) {
         let at = os::monotonic().saturating_sub(ago).as_millis() as u64;
         self.taken_at.store(at.max(1), Relaxed);
     }
 
-    /// Nothing waits any more.
+    /// Notes that no bytes are waiting any more.
     fn drained(&self) {
         self.taken_at.store(0, Relaxed);
     }
 
-    /// How often the socket has taken nothing for the length of one send's time-out; once for each part at most.
+    /// How often the socket took no byte for a second while bytes were waiting. Each part counts once at most.
     pub fn stalls(&self) -> u64 {
         self.stalls.load(Relaxed)
     }
 
-    /// For how long the socket has taken nothing although there is something to take.
+    /// How long the socket has taken no byte while bytes are waiting.
     pub fn stuck_for(&self) -> Duration {
         match self.taken_at.load(Relaxed) {
             0 => Duration::ZERO,
@@ -78,7 +79,7 @@ impl Flow {
     }
 }
 
-/// An accepted socket: what a client's thread and those who may have to evict the client share.
+/// An accepted socket, shared by the client's thread and those that may have to evict the client.
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
@@ -124,7 +125,7 @@ impl Link {
 /// A connected client.
 pub struct Connection {
     link: Arc<Link>,
-    /// `None` for a Unix socket.
+    /// The address at the other end; `None` for a Unix socket.
     address: Option<IpAddr>,
     peer: String,
 }
@@ -149,22 +150,22 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The address at the other end; none if that is a Unix socket's.
+    /// The address at the other end; `None` for a Unix socket.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// Sets the client that sent the current request: a proxy sends requests of many clients.
+    /// Sets the client that sent the current request. A proxy sends requests of many clients.
     pub fn set_client(&mut self, client: Option<IpAddr>) {
         self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
 
-    /// The client's address, without its port.
+    /// The client's address without the port, for the log.
     pub fn peer(&self) -> &str {
         &self.peer
     }
 
-    /// Reads what there is into `buffer`'s end, up to `room` bytes; 0 at the end.
+    /// Appends what can be read to `buffer`, up to `room` bytes. Returns 0 when the client has closed its end.
     pub fn read(&self, buffer: &mut Vec<u8>, room: usize, deadline: Instant) -> io::Result<usize> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -178,24 +179,24 @@ impl Connection {
         got
     }
 
-    /// Sends all of it: one send where the client keeps up.
+    /// Sends all of these bytes, in one send where the client keeps up.
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError> {
         self.send_with(bytes.len(), part_time(bytes.len()), |done| self.link.socket.send(&bytes[done..]))
     }
 
-    /// Sends all of it within this time; see [`Connection::set_send_timeout`].
+    /// Sends all of these bytes within this time; see [`Connection::set_send_timeout`].
     pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<(), SendError> {
         self.send_with(bytes.len(), time, |done| self.link.socket.send(&bytes[done..]))
     }
 
-    /// Makes sends notice deadlines that are as short as this time.
+    /// Shortens the time of one blocking send, so that a deadline as short as this time is noticed.
     pub fn set_send_timeout(&self, time: Duration) {
         let timeout = (time / 4).clamp(Duration::from_millis(10), SEND_TIMEOUT);
-        // An error would leave the longer time-out: late, but not lost.
+        // After an error the longer time-out stays, and the deadline is noticed late.
         let _ = self.link.socket.set_write_timeout(Some(timeout));
     }
 
-    /// Sends both, one after the other, in one send where the client keeps up.
+    /// Sends both slices, in one send where the client keeps up.
     pub fn send_both(&self, head: &[u8], body: &[u8]) -> Result<(), SendError> {
         let length = head.len() + body.len();
         self.send_with(length, part_time(length), |done| {
@@ -222,7 +223,7 @@ impl Connection {
         }
     }
 
-    /// The slow path: the socket's buffer is full.
+    /// Goes on sending after the socket's buffer was full.
     fn send_rest(
         &self,
         length: usize,
@@ -257,7 +258,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client has closed its end, or the connection has broken, without taking what it may have sent.
+    /// Whether the client has closed its end or the connection has broken. What it has sent stays unread.
     pub fn has_left(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         match self.link.socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
@@ -267,8 +268,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection so that the client still gets what was sent last: closing with unread bytes would
-    /// reset it.
+    /// Ends the connection so that the client receives the last response: closing a socket that has unread bytes resets
+    /// the connection.
     pub fn linger(&self) {
         if self.link.socket.shutdown(Shutdown::Write).is_err() {
             return;
@@ -286,16 +287,16 @@ impl Connection {
     }
 }
 
-/// How long a part of this length may take.
+/// Maximum time for a part of this length.
 fn part_time(length: usize) -> Duration {
     PART_TIME + Duration::from_secs((length / PART_BYTES_PER_SECOND) as u64)
 }
 
-/// 0 bytes for a send that only has to be tried again.
+/// Returns 0 bytes for a send that has to be tried again.
 fn not_yet(error: &io::Error) -> Result<usize, SendError> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(0),
-        // TCP_USER_TIMEOUT has run out.
+        // TCP_USER_TIMEOUT has expired.
         ErrorKind::TimedOut => Err(SendError::Stalled),
         _ => Err(SendError::Left),
     }

@@ -1,4 +1,4 @@
-//! The request head, bounded in size, fields and time; and the body that nobody wants.
+//! Reads a request: its head, with limits on size, fields and time, and its body.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -9,25 +9,25 @@ use tiny_http::{HTTPVersion, Method};
 
 use super::connection::Connection;
 
-/// Longest head in bytes.
+/// Maximum length of a head in bytes.
 const HEAD_BYTES: usize = 8 * 1024;
-/// Most fields.
+/// Maximum number of header fields.
 const FIELDS: usize = 64;
-/// From a head's first byte (or the accept) to its last, in all: one byte a second does not help.
+/// Maximum time from a head's first byte (or the accept) to its last one, however slowly bytes arrive in between.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// How long a connection may be kept alive without a request.
+/// Maximum time for which a connection is kept open without a request.
 const IDLE_TIME: Duration = Duration::from_secs(15);
-/// Longest body that is read.
+/// Maximum length of a body in bytes.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// A whole, plausible request head.
+/// A complete and valid request head.
 #[derive(Debug)]
 pub struct Head {
-    /// The method, known or not.
+    /// The method, which may be unknown.
     pub method: Method,
-    /// As sent: path and query, or an absolute URI.
+    /// The target as sent: path and query, or an absolute URI.
     pub target: String,
-    /// 1.0 or 1.1.
+    /// The version: 1.0 or 1.1.
     pub version: HTTPVersion,
     fields: Vec<(String, String)>,
     body_bytes: usize,
@@ -40,12 +40,12 @@ impl Head {
         Self { method: Method::Get, target: String::new(), version: HTTPVersion(1, 1), fields, body_bytes: 0 }
     }
 
-    /// The first field of this name.
+    /// The value of the first field with this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// All fields of this name, as they came.
+    /// The values of all fields with this name, in the order in which they were sent.
     pub fn all(&self, name: &str) -> Vec<&str> {
         let named = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
@@ -65,37 +65,37 @@ impl Head {
     }
 }
 
-/// Why there is no request to answer.
+/// Why there is no request to respond to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeadError {
-    /// The client left, or said nothing for too long: nothing to answer.
+    /// The client left, or sent nothing for too long. There is nothing to respond to.
     Nothing,
-    /// To be answered with this status and these words, after which the connection ends.
+    /// The request is invalid. A response with this status and text is sent, then the connection is closed.
     Refused(u16, &'static str),
 }
 
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => f.write_str("no request came"),
+            Self::Nothing => f.write_str("no request arrived"),
             Self::Refused(status, why) => write!(f, "{status}: {why}"),
         }
     }
 }
 
-/// Reads requests from one connection; keeps what a client sent ahead of its turn.
+/// Reads requests from one connection, and keeps what the client has sent ahead.
 pub struct Requests {
     buffer: Vec<u8>,
     is_first: bool,
 }
 
 impl Requests {
-    /// Nothing read yet.
+    /// A reader that has read nothing yet.
     pub fn new() -> Self {
         Self { buffer: Vec::new(), is_first: true }
     }
 
-    /// Waits for the next head. Its body, if any, must be read before the one after it.
+    /// Waits for the next head. Its body must be read before the next call.
     pub fn next(&mut self, connection: &Connection) -> Result<Head, HeadError> {
         let mut deadline = Instant::now() + if self.is_first { HEAD_TIME } else { IDLE_TIME };
         let mut has_begun = self.is_first;
@@ -127,7 +127,7 @@ impl Requests {
                         return Err(HeadError::Nothing);
                     }
                     if Instant::now() >= deadline {
-                        return Err(HeadError::Refused(408, "the request head did not come within 5 s"));
+                        return Err(HeadError::Refused(408, "the request head did not arrive within 5 s"));
                     }
                 }
                 Ok(0) | Err(_) => return Err(HeadError::Nothing),
@@ -135,11 +135,11 @@ impl Requests {
         }
     }
 
-    /// Reads the body of the request just read.
+    /// Reads the body of the request whose head was just read.
     pub fn body(&mut self, head: &Head, connection: &Connection) -> Result<Vec<u8>, HeadError> {
         let expects = head.field("Expect").filter(|_| head.version == HTTPVersion(1, 1));
         if expects.is_some_and(|what| !what.eq_ignore_ascii_case("100-continue")) {
-            return Err(HeadError::Refused(417, "only 100-continue can be expected"));
+            return Err(HeadError::Refused(417, "the only supported expectation is 100-continue"));
         }
         if head.body_bytes > 0 && expects.is_some() {
             connection.send(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| HeadError::Nothing)?;
@@ -151,7 +151,7 @@ impl Requests {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                    return Err(HeadError::Refused(408, "the request body did not come within 5 s"));
+                    return Err(HeadError::Refused(408, "the request body did not arrive within 5 s"));
                 }
                 Ok(0) | Err(_) => return Err(HeadError::Nothing),
             }
@@ -160,7 +160,7 @@ impl Requests {
     }
 }
 
-/// A head and its length, or `None` while it is not whole.
+/// Parses a head and returns it with its length, or `None` while it is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut fields);
@@ -169,36 +169,36 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::Refused(431, "more than 64 header fields")),
         Err(httparse::Error::Version) => {
-            return Err(HeadError::Refused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+            return Err(HeadError::Refused(505, "only HTTP/1.0 and HTTP/1.1 are supported"));
         }
-        Err(_) => return Err(HeadError::Refused(400, "this is no HTTP request")),
+        Err(_) => return Err(HeadError::Refused(400, "not an HTTP request")),
     };
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
-        return Err(HeadError::Refused(400, "the request line is not whole"));
+        return Err(HeadError::Refused(400, "the request line is incomplete"));
     };
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
     let fields = request.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
-    let method = Method::from_str(method).map_err(|()| HeadError::Refused(400, "the method is no token"))?;
+    let method = Method::from_str(method).map_err(|()| HeadError::Refused(400, "the method is not a token"))?;
     let mut head = Head { method, target: target.to_owned(), version: HTTPVersion(1, minor), fields, body_bytes: 0 };
     head.body_bytes = body_bytes(&head)?;
     Ok(Some((head, length)))
 }
 
-/// RFC 9112, section 6.3: where the length of a body is in doubt, the connection cannot be trusted any further.
+/// The length of the body. Where it is ambiguous, the connection must be closed (RFC 9112, section 6.3).
 fn body_bytes(head: &Head) -> Result<usize, HeadError> {
     if head.count("Host") > 1 || head.count("Host") == 0 && head.version == HTTPVersion(1, 1) {
-        return Err(HeadError::Refused(400, "HTTP/1.1 wants one Host"));
+        return Err(HeadError::Refused(400, "HTTP/1.1 needs exactly one Host"));
     }
     let length = head.field("Content-Length");
     if head.field("Transfer-Encoding").is_some() {
         return Err(match length {
             Some(_) => HeadError::Refused(400, "both Content-Length and Transfer-Encoding"),
-            None => HeadError::Refused(501, "transfer codings are not taken here; send Content-Length"),
+            None => HeadError::Refused(501, "Transfer-Encoding is not supported: send Content-Length"),
         });
     }
     let Some(length) = length else { return Ok(0) };
     if head.count("Content-Length") > 1 || length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(HeadError::Refused(400, "Content-Length is not one number"));
+        return Err(HeadError::Refused(400, "Content-Length must be one number"));
     }
     match length.parse() {
         Ok(length @ 0..=BODY_BYTES) => Ok(length),

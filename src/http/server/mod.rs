@@ -1,4 +1,4 @@
-//! From a listening socket to a request head, within limits.
+//! The server: listeners, connections, request heads, and limits on all of them.
 
 pub mod client;
 pub mod connection;
