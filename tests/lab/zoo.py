@@ -107,7 +107,7 @@ def picture_fault(jpeg):
             return f"no marker at {at}"
         at += 2 + int.from_bytes(jpeg[at + 2:at + 4], "big")
     at += 2 + int.from_bytes(jpeg[at + 2:at + 4], "big")
-    scan = jpeg[at:-2]
+    scan = jpeg[at:-2].rstrip(b"\xff")  # fill bytes in front of a marker are allowed
     if (marker := re.search(rb"\xff[^\x00\xd0-\xd7]", scan)):
         return f"marker {marker[0].hex()} in the scan"
     truth = TRUTH.search(jpeg, 0, 400)
