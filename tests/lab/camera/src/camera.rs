@@ -2,6 +2,7 @@
 //! end belongs to vhci-hcd, and paces frames into the bulk endpoint's URBs.
 
 use crate::clock::monotonic_ns;
+use crate::jpeg;
 use crate::pictures::{self, Composer, Library};
 use crate::profile::Profile;
 use crate::tuning::Tuning;
@@ -477,27 +478,28 @@ impl Camera {
 
     /// What the sensor sees, as a whole JPEG that says in a comment which it is.
     fn picture(&self, state: &mut State, mode: Mode, number: u64, index: u64) -> Vec<u8> {
-        let size = (mode.width, mode.height);
+        let real = (state.tuning.get("sof_w") as u16, state.tuning.get("sof_h") as u16);
+        let size = if real.0 > 0 && mode.width > real.0 { real } else { (mode.width, mode.height) };
         let has_tables = state.tuning.get("nodht") == 0;
         let is_dark = (index as i64) < state.tuning.get("warmup");
-        let mut truth = String::new();
-        let (mut data, text) = if state.uvc.profile.name == "rig" {
+        let (mut data, text, level, sum);
+        if state.uvc.profile.name == "rig" {
             let picture = self.library.picture(size, number, is_dark);
-            if has_tables { picture.full.clone() } else { picture.no_dht.clone() }
+            (level, sum) = (if is_dark { 12 } else { 120 }, picture.sum);
+            (data, text) = if has_tables { picture.full.clone() } else { picture.no_dht.clone() };
         } else {
-            let level = if is_dark { 12 } else { state.level() };
+            level = if is_dark { 12 } else { state.level() };
             let stray = state.tuning.get("stray").max(0) as usize;
             let jpeg = state.composer.picture(size, number, level, stray);
-            truth = format!(" level={level} sum={:08x}", pictures::scan_sum(&jpeg));
-            let jpeg = if has_tables { jpeg } else { crate::jpeg::without_dht(&jpeg) };
-            pictures::with_comment(&jpeg)
-        };
+            sum = pictures::scan_sum(&jpeg);
+            (data, text) = pictures::with_comment(&if has_tables { jpeg } else { jpeg::without_dht(&jpeg) });
+        }
         let comment = format!(
-            "RIGCAM frame={number} mono_ns={} session={} index={index} size={}x{}{truth}",
+            "RIGCAM frame={number} mono_ns={} session={} index={index} size={}x{} level={level} sum={sum:08x}",
             monotonic_ns(),
             state.stats.commits,
-            mode.width,
-            mode.height
+            size.0,
+            size.1
         );
         data[text..text + comment.len()].copy_from_slice(comment.as_bytes());
         data
@@ -591,7 +593,6 @@ fn with_quirks(tuning: &Tuning, picture: &[u8], previous: &[u8], index: u64) -> 
     data.extend(&picture[..picture.len() - 2]);
     if (index as usize) < count("first_bad") {
         corrupt(&mut data[begin..]);
-        return data;
     }
     if count("noeoi") > 0 {
         return data;

@@ -14,6 +14,8 @@ const MJPEG: [(u16, u16); 5] = [(320, 240), (640, 480), (1280, 720), (1920, 1080
 
 /// One picture ready to send, with and without its DHT segments: the JPEG, and where its COM text begins.
 pub struct Picture {
+    /// See [`scan_sum`].
+    pub sum: u32,
     pub full: (Vec<u8>, usize),
     pub no_dht: (Vec<u8>, usize),
 }
@@ -29,6 +31,7 @@ impl Library {
             for n in 0..=PICTURES {
                 let jpeg = std::fs::read(dir.join(format!("{w}x{h}-{n}.jpg")))?;
                 list.push(Picture {
+                    sum: scan_sum(&jpeg),
                     full: jpeg::with_comment(&jpeg, COMMENT),
                     no_dht: jpeg::with_comment(&jpeg::without_dht(&jpeg), COMMENT),
                 });

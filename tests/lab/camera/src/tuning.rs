@@ -40,6 +40,9 @@ impl Tuning {
             "noeoi",
             "twice",
             "half",
+            // Pictures of larger sizes really have this one.
+            "sof_w",
+            "sof_h",
         ];
         Tuning { values: names.map(|n| (n, 0)).to_vec() }
     }
