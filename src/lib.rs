@@ -67,7 +67,7 @@ pub fn run(
     let ring = SharedRing::new(config.ring);
     let lockstep = LockstepGroup::new(config.lockstep_timeout);
     let hub = Hub::new(vec![ring.clone(), lockstep.clone()]);
-    let remembered = Remembered::new(config.wishes);
+    let remembered = Remembered::new(config.control_values);
     let session = Session::new(source, config.live, hub.clone(), Some(remembered.hook()));
     let still_deadline = config.still.deadline;
     let stills = Stills::new(session.clone(), config.still);

@@ -214,7 +214,7 @@ fn a_button_is_pressed() {
 }
 
 #[test]
-fn reset_restores_the_cameras_defaults() {
+fn reset_restores_the_values_of_the_command_line_and_the_cameras_defaults() {
     let server = start(&["--control", "brightness=-30"]);
     let body = r#"{"gain": 90, "gain_automatic": 0, "color_effects": 3}"#;
     assert_eq!(post(&server, "/controls", JSON, body).status, 200);
@@ -223,7 +223,7 @@ fn reset_restores_the_cameras_defaults() {
     }
     let response = post(&server, "/controls?reset=1", JSON, r#"{"color_effects": 1}"#);
     let controls = controls(&response);
-    for (name, expected) in [("brightness", 0), ("gain", 50), ("gain_automatic", 1), ("color_effects", 1)] {
+    for (name, expected) in [("brightness", -30), ("gain", 50), ("gain_automatic", 1), ("color_effects", 1)] {
         assert_eq!(value_in(&controls, name), expected, "{name}");
     }
 }
@@ -352,4 +352,17 @@ fn many_clients_that_set_controls_at_once_all_get_a_response() {
     viewer.next_part();
     let value = value(&server, "brightness").as_i64().expect("a number");
     assert!((0..=63).contains(&value) && times(&server, "camera opened") == 1);
+}
+
+#[test]
+fn a_reset_goes_back_to_the_values_of_the_command_line() {
+    let server = start(&["--idle", "0.3", "--control", "brightness=10", "--control", "color_effects=1"]);
+    let all =
+        |response: &Answer| ["brightness", "gain", "color_effects"].map(|name| value_in(&controls(response), name));
+    let set = post(&server, "/controls?brightness=-5&color_effects=3&gain_automatic=0&gain=7", FORM, "");
+    assert_eq!(all(&set), [json!(-5), json!(7), json!(3)]);
+    let given = [json!(10), json!(50), json!(1)];
+    assert_eq!(all(&post(&server, "/controls?reset=1", FORM, "")), given);
+    wait_closed(&server);
+    assert_eq!(all(&server.get("/controls")), given, "and they are kept when the camera is opened again");
 }

@@ -35,7 +35,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("systemd.rs", &["camera/session.rs", "http/server/", "system/"]),
     ("http/", &["hub/", "frame.rs", "jpeg/", "system/"]),
     // Of the camera: what it does for requests, its identity and errors, and the settle rule that a request may bring.
-    ("http/", &["camera/session.rs", "camera/still.rs", "camera/controls.rs", "camera/mod.rs", "camera/settle.rs"]),
+    (
+        "http/",
+        &[
+            "camera/session.rs",
+            "camera/still.rs",
+            "camera/control.rs",
+            "camera/controls.rs",
+            "camera/mod.rs",
+            "camera/settle.rs",
+        ],
+    ),
     ("camera/", &["hub/", "frame.rs", "jpeg/", "system/"]),
     ("hub/", &["frame.rs", "system/"]),
     ("frame.rs", &[]),
@@ -51,7 +61,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
     (&["hub/ring.rs"], &["ring", "replay"]),
     (&["hub/lockstep.rs"], &["lockstep", "stepper"]),
     (
-        &["camera/controls.rs", "camera/v4l2/controls.rs", "http/endpoints/controls.rs"],
+        &["camera/control.rs", "camera/controls.rs", "camera/v4l2/controls.rs", "http/endpoints/controls.rs"],
         &["control", "controls", "panel"],
     ),
     (&["camera/synthetic/"], &["synthetic"]),

@@ -1,224 +1,31 @@
-//! A camera's controls: brightness, focus, exposure and the like, under the names that `v4l2-ctl` gives them.
+//! Controls that are remembered and set.
 //!
 //! Values are checked here, before a driver sees them: uvcvideo clamps what is out of range and calls it a success.
-//! What was set is remembered and set again whenever the camera is opened, since an unplugged camera forgets it.
+//! What was set is remembered and set again after the first picture of each start, whatever value the driver believes
+//! that the camera has: an unplugged camera forgets it, and so do some at each start.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use parking_lot::Mutex;
 
+use super::Device;
+use super::control::{Control, ControlValue, INACTIVE, READ_ONLY};
+use super::error::{CameraError, ErrorKind};
 use super::session::{FirstPictureHook, Session};
-use super::{CameraError, Device, ErrorKind};
+use crate::hub::Wait;
 
 /// Answered within 3 s, as a snapshot is, whatever the camera does.
 const DEADLINE: Duration = Duration::from_millis(2800);
+/// Pictures wait while remembered values are set, so no value is begun after this time.
+const RESTORE_TIME: Duration = Duration::from_millis(1500);
 /// More than any camera has; a driver that counts in circles ends here.
 const MOST_CONTROLS: usize = 500;
 
-// V4L2_CTRL_FLAG_*, as far as they decide something here.
-const READ_ONLY: u32 = 0x0004;
-pub(super) const INACTIVE: u32 = 0x0010;
-pub(super) const WRITE_ONLY: u32 = 0x0040;
-const EXECUTE_ON_WRITE: u32 = 0x0200;
-/// The flags that tell people something.
-const FLAGS: [(u32, &str); 6] = [
-    (0x0002, "grabbed"),
-    (READ_ONLY, "read-only"),
-    (INACTIVE, "inactive"),
-    (0x0020, "slider"),
-    (WRITE_ONLY, "write-only"),
-    (0x0080, "volatile"),
-];
-
-/// An open camera's controls, one at a time, so that nobody holds the camera through a whole list of them.
-pub trait Controls {
-    /// The control with the next higher number, with its value; `None` behind the last.
-    fn next(&mut self, after: u32) -> Result<Option<Control>, CameraError>;
-
-    /// Sets a control that can be set to a value in its range.
-    fn set(&mut self, control: &Control, value: i64) -> Result<(), CameraError>;
-}
-
-/// One control, as the camera describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
-    /// V4L2's number.
-    pub id: u32,
-    /// The driver's name for it, such as `Power Line Frequency`.
-    pub label: String,
-    /// What values it has.
-    pub kind: Kind,
-    /// Smallest value.
-    pub min: i64,
-    /// Largest value; the bits there are for a bitmask.
-    pub max: i64,
-    /// Between neighbouring values.
-    pub step: u64,
-    /// What the driver says a new camera has. Some name a value that is out of range.
-    pub default: i64,
-    /// A menu's entries. There may be gaps.
-    pub menu: Vec<(i64, String)>,
-    /// V4L2's flags.
-    pub flags: u32,
-    /// Its value now; `None` for buttons and what can only be written.
-    pub value: Option<i64>,
-}
-
-/// What values a control has. The numbers are V4L2's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A number.
-    Integer = 1,
-    /// 0 or 1.
-    Boolean = 2,
-    /// One of some names.
-    Menu = 3,
-    /// It has none and does something when it is set.
-    Button = 4,
-    /// A number of 64 bits.
-    Integer64 = 5,
-    /// Any of some bits.
-    Bitmask = 8,
-    /// One of some numbers.
-    IntegerMenu = 9,
-}
-
-impl Kind {
-    /// `None` for headings, texts and compound data, which nobody can set here.
-    pub fn from_number(number: u32) -> Option<Self> {
-        use Kind::*;
-        [Integer, Boolean, Menu, Button, Integer64, Bitmask, IntegerMenu]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
-    }
-
-    /// For programs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Integer => "integer",
-            Self::Boolean => "boolean",
-            Self::Menu => "menu",
-            Self::Button => "button",
-            Self::Integer64 => "integer64",
-            Self::Bitmask => "bitmask",
-            Self::IntegerMenu => "integer_menu",
-        }
-    }
-}
-
-impl Control {
-    /// The name to set it by, as `v4l2-ctl` has it: `power_line_frequency`.
-    pub fn name(&self) -> String {
-        let words = self.label.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        let name = words.collect::<Vec<_>>().join("_").to_ascii_lowercase();
-        if name.is_empty() { format!("control_{:08x}", self.id) } else { name }
-    }
-
-    /// The names of its flags.
-    pub fn flag_names(&self) -> Vec<&'static str> {
-        FLAGS.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name).collect()
-    }
-
-    fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
-
-    /// Whether it keeps what it was set to. A button does not, nor does what moves something by a distance.
-    fn keeps_values(&self) -> bool {
-        self.kind != Kind::Button && !self.has(WRITE_ONLY | EXECUTE_ON_WRITE | READ_ONLY)
-    }
-
-    /// The value that a text means, if this control takes it: a number, a switch's `on`, a menu entry's name.
-    pub fn parse(&self, text: &str) -> Result<i64, String> {
-        let text = text.trim();
-        let entry = |entry: &&(i64, String)| entry.1.eq_ignore_ascii_case(text);
-        let number = match text.to_ascii_lowercase().as_str() {
-            "true" | "on" => Some(1),
-            "false" | "off" => Some(0),
-            _ => whole_number(text).or_else(|| self.menu.iter().find(entry).map(|(value, _)| *value)),
-        };
-        match number {
-            Some(value) if self.takes(value) => Ok(value),
-            _ => Err(format!("{} takes {}; \"{text}\" was asked for", self.name(), self.range())),
-        }
-    }
-
-    fn takes(&self, value: i64) -> bool {
-        match self.kind {
-            Kind::Button => true,
-            Kind::Bitmask => value & !self.max == 0,
-            Kind::Menu | Kind::IntegerMenu => self.menu.iter().any(|(known, _)| *known == value),
-            _ => (self.min..=self.max).contains(&value),
-        }
-    }
-
-    /// The values that it takes, in words.
-    pub fn range(&self) -> String {
-        match self.kind {
-            Kind::Button => "any value".into(),
-            Kind::Boolean => "0 (off) or 1 (on)".into(),
-            Kind::Bitmask => format!("any of the bits of {:#x}", self.max),
-            Kind::Menu | Kind::IntegerMenu => {
-                let entries: Vec<_> = self.menu.iter().map(|(value, name)| format!("{value} ({name})")).collect();
-                match entries.split_last() {
-                    Some((last, [])) => last.clone(),
-                    Some((last, others)) => format!("{} or {last}", others.join(", ")),
-                    None => "no value at all".into(),
-                }
-            }
-            _ if self.step > 1 => format!("{} to {} in steps of {}", self.min, self.max, self.step),
-            _ => format!("{} to {}", self.min, self.max),
-        }
-    }
-}
-
-/// Also of a number that JavaScript or Python wrote with a point: `10.0`.
-fn whole_number(text: &str) -> Option<i64> {
-    let number = || text.parse().ok().filter(|number: &f64| number.fract() == 0.0 && number.abs() < 1e15);
-    text.parse().ok().or_else(|| number().map(|number| number as i64))
-}
-
-/// A control by name, and the value that somebody wants it to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// See [`Control::name`].
-    pub name: String,
-    /// See [`Control::parse`].
-    pub value: String,
-}
-
-impl Wish {
-    /// A wish from its two halves.
-    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { name: name.into(), value: value.into() }
-    }
-
-    fn among<'a>(&self, controls: &'a [Control]) -> Result<&'a Control, String> {
-        controls.iter().find(|control| control.name() == self.name).ok_or_else(|| {
-            let names: Vec<_> = controls.iter().map(Control::name).collect();
-            let has = if names.is_empty() { "none".into() } else { names.join(", ") };
-            format!("there is no control \"{}\"; this camera has {has}", self.name)
-        })
-    }
-}
-
-impl FromStr for Wish {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => Ok(Self::new(name.trim(), value)),
-            _ => Err("expected NAME=VALUE, such as brightness=10".into()),
-        }
-    }
-}
-
 /// Why controls could not be read or set, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ControlError {
     /// No such control, or it never takes this value.
     Wrong(String),
     /// The camera would not: it can only be read, or is held by another control, or the driver failed.
@@ -238,25 +45,26 @@ pub struct Panel {
 /// What the controls are to be, whichever camera is opened.
 #[derive(Default)]
 pub struct Remembered {
+    /// What a reset goes back to.
+    given: Vec<ControlValue>,
     values: Mutex<Vec<RememberedValue>>,
 }
 
 struct RememberedValue {
-    wish: Wish,
+    wanted: ControlValue,
     /// It has been logged that the camera does not take it.
     is_known_bad: bool,
 }
 
 impl Remembered {
-    /// Begins with these values.
-    pub fn new(wishes: Vec<Wish>) -> Arc<Self> {
-        let remembered = Self::default();
-        wishes.into_iter().for_each(|wish| remembered.remember(wish));
+    /// Begins with these values, and goes back to them.
+    pub fn new(given: Vec<ControlValue>) -> Arc<Self> {
+        let remembered = Self { given, ..Self::default() };
+        remembered.reset();
         Arc::new(remembered)
     }
 
-    /// What a session is to call after a camera's first picture: cameras forget their controls when they are unplugged,
-    /// and some when a stream starts.
+    /// What a session is to call after a camera's first picture.
     pub fn hook(self: &Arc<Self>) -> FirstPictureHook {
         let remembered = self.clone();
         Box::new(move |device| remembered.restore(device))
@@ -266,10 +74,15 @@ impl Remembered {
         self.values.lock().is_empty()
     }
 
-    fn remember(&self, wish: Wish) {
+    fn remember(&self, wanted: ControlValue) {
         let mut values = self.values.lock();
-        values.retain(|old| old.wish.name != wish.name);
-        values.push(RememberedValue { wish, is_known_bad: false });
+        values.retain(|old| !old.wanted.is_for_same(&wanted));
+        values.push(RememberedValue { wanted, is_known_bad: false });
+    }
+
+    fn reset(&self) {
+        self.values.lock().clear();
+        self.given.iter().for_each(|wanted| self.remember(wanted.clone()));
     }
 
     /// Sets an open camera to what is remembered. What it does not take is logged once.
@@ -278,32 +91,41 @@ impl Remembered {
         if values.is_empty() {
             return;
         }
-        let listed = list(|after| device.controls().map_or(Ok(None), |controls| controls.next(after)));
+        let deadline = Instant::now() + RESTORE_TIME;
+        let in_time = || match Instant::now() < deadline {
+            true => Ok(()),
+            false => Err(CameraError::new(ErrorKind::Failed, "the camera takes too long to set its controls")),
+        };
+        let listed = list(|after| {
+            in_time()?;
+            device.controls().map_or(Ok(None), |controls| controls.next(after))
+        });
         let controls = match listed {
             Ok(controls) => controls,
             // Taking its pictures will fail too, and tell more.
             Err(error) => return warn!("controls not set reason=\"{error}\""),
         };
-        let mut wanted = Vec::new();
-        let mut complaints = Vec::new();
-        for RememberedValue { wish, .. } in values.iter() {
-            match wish.among(&controls).and_then(|control| Ok((control, control.parse(&wish.value)?))) {
-                Ok((control, value)) if control.value != Some(value) => wanted.push((control.clone(), value)),
-                Ok(_) => {}
-                Err(why) => complaints.push((wish.name.clone(), why)),
-            }
-        }
-        let failed = set_all(wanted, |control, value| match device.controls() {
-            Some(controls) => controls.set(control, value),
-            None => Ok(()),
+        let found = |value: &RememberedValue| {
+            let control = value.wanted.among(&controls)?;
+            Ok((control.clone(), control.parse(&value.wanted.value)?))
+        };
+        let wanted = values.iter().filter_map(|value| found(value).ok()).collect();
+        let failed = set_all(wanted, |control, value| {
+            in_time()?;
+            device.controls().map_or(Ok(()), |controls| controls.set(control, value))
         });
-        complaints.extend(failed.into_iter().map(|(control, error)| (control.name(), error.message)));
-        for RememberedValue { wish, is_known_bad } in values.iter_mut() {
-            let complaint = complaints.iter().find(|(name, _)| *name == wish.name);
-            if let (Some((_, why)), false) = (complaint, *is_known_bad) {
-                warn!("control not set name={} value=\"{}\" reason=\"{why}\"", wish.name, wish.value);
+        for value in values.iter_mut() {
+            let complaint = match found(value) {
+                Err(why) => Some(why),
+                Ok((control, _)) => {
+                    failed.iter().find(|(failed, _)| failed.id == control.id).map(|(_, error)| error.message.clone())
+                }
+            };
+            let is_known_bad = std::mem::replace(&mut value.is_known_bad, complaint.is_some());
+            let wanted = &value.wanted;
+            if let (Some(why), false) = (complaint, is_known_bad) {
+                warn!("control not set name={} value=\"{}\" reason=\"{why}\"", wanted.name, wanted.value);
             }
-            *is_known_bad = complaint.is_some();
         }
     }
 }
@@ -318,11 +140,11 @@ impl Panel {
     ///
     /// # Errors
     /// When the camera cannot be had, or does not describe its controls.
-    pub fn controls(&self) -> Result<Vec<Control>, Refusal> {
+    pub fn controls(&self) -> Result<Vec<Control>, ControlError> {
         self.controls_by(Instant::now() + DEADLINE)
     }
 
-    fn controls_by(&self, deadline: Instant) -> Result<Vec<Control>, Refusal> {
+    fn controls_by(&self, deadline: Instant) -> Result<Vec<Control>, ControlError> {
         // Kept open from the first control to the last.
         let _watch = self.session.hub().watch();
         if !self.remembered.is_empty() {
@@ -335,29 +157,30 @@ impl Panel {
             self.session.with_device(deadline, next)
         };
         list(next).map_err(|error| match error.kind {
-            ErrorKind::Absent => Refusal::Absent(error.message),
-            _ => Refusal::Unwilling(error.message),
+            ErrorKind::Absent => ControlError::Absent(error.message),
+            _ => ControlError::Unwilling(error.message),
         })
     }
 
-    /// Sets controls, all to their defaults first if `resets`, and returns all of them. Nothing is set if one of the
-    /// wishes can never come true.
+    /// Sets controls, after all others went back to what `--control` gave or else to their defaults if `resets`, and returns
+    /// all of them. Nothing is set if one of these controls or values does not exist, or while another program streams
+    /// from the camera. A control that cannot be set costs itself only.
     ///
     /// # Errors
     /// When there is no such control or value, or the camera refused, or cannot be had.
-    pub fn set(&self, wishes: &[Wish], resets: bool) -> Result<Vec<Control>, Refusal> {
+    pub fn set(&self, values: &[ControlValue], resets: bool) -> Result<Vec<Control>, ControlError> {
         let deadline = Instant::now() + DEADLINE;
         let _watch = self.session.hub().watch();
         let Some(_turn) = self.turn.try_lock_until(deadline) else {
-            return Err(Refusal::Unwilling("others are still setting the controls".into()));
+            return Err(ControlError::Unwilling("others are still setting the controls".into()));
         };
         let controls = self.controls_by(deadline)?;
         let mut wanted: Vec<(Control, i64)> = Vec::new();
-        for wish in wishes {
-            let control = wish.among(&controls).map_err(Refusal::Wrong)?;
-            let value = control.parse(&wish.value).map_err(Refusal::Wrong)?;
+        for value in values {
+            let control = value.among(&controls).map_err(ControlError::Wrong)?;
+            let value = control.parse(&value.value).map_err(ControlError::Wrong)?;
             if control.has(READ_ONLY) {
-                return Err(Refusal::Unwilling(format!("{} can only be read", control.name())));
+                return Err(ControlError::Unwilling(format!("{} can only be read", control.name())));
             }
             wanted.retain(|(earlier, _)| earlier.id != control.id);
             wanted.push((control.clone(), value));
@@ -371,42 +194,65 @@ impl Panel {
             Ok(())
         });
         match failed.into_iter().next() {
-            Some((control, error)) => Err(refusal(&control, error)),
+            Some((control, error)) => Err(explain(&control, error)),
             None => self.controls_by(deadline),
         }
     }
 
-    /// A control that is inactive now may refuse; only an error of the others is one.
-    fn reset(&self, controls: &[Control], deadline: Instant) -> Result<(), Refusal> {
-        self.remembered.values.lock().clear();
-        let is_off = |control: &&Control| {
-            control.keeps_values() && control.takes(control.default) && control.value != Some(control.default)
+    /// A control that is inactive now, or has the value already, may refuse; only an error of the others is one.
+    fn reset(&self, controls: &[Control], deadline: Instant) -> Result<(), ControlError> {
+        self.remembered.reset();
+        let given = |control: &Control| {
+            let wanted =
+                self.remembered.given.iter().rev().find(|value| value.among(std::slice::from_ref(control)).is_ok());
+            wanted.and_then(|value| control.parse(&value.value).ok())
         };
-        let wanted = controls.iter().filter(is_off).map(|control| (control.clone(), control.default)).collect();
-        let failed = set_all(wanted, |control, value| self.set_one(control, value, deadline, false));
+        let target = |control: &Control| {
+            let target = given(control).unwrap_or(control.default);
+            (control.keeps_values() && control.takes(target)).then(|| (control.clone(), target))
+        };
+        let failed = set_all(controls.iter().filter_map(target).collect(), |control, value| {
+            let set = self.set_one(control, value, deadline, false);
+            if control.has(INACTIVE) || control.value == Some(value) { set.or_else(unless_absent) } else { set }
+        });
         info!("controls set to their defaults");
-        failed
-            .into_iter()
-            .find(|(control, _)| !control.has(INACTIVE))
-            .map_or(Ok(()), |(control, error)| Err(refusal(&control, error)))
+        failed.into_iter().next().map_or(Ok(()), |(control, error)| Err(explain(&control, error)))
     }
 
+    /// Sets one control of the camera while it streams to us: a camera may belong to another program otherwise.
     fn set_one(&self, control: &Control, value: i64, deadline: Instant, is_kept: bool) -> Result<(), CameraError> {
-        self.session.with_device(deadline, |device| {
-            device.controls().map_or(Ok(()), |controls| controls.set(control, value))?;
-            // Under the camera mutex: whoever opens the camera next finds this remembered.
-            if is_kept && control.keeps_values() {
-                self.remembered.remember(Wish::new(control.name(), value.to_string()));
+        let (session, hub) = (&self.session, self.session.hub());
+        let absent = |why: String| CameraError::new(ErrorKind::Absent, why);
+        let failures = session.failures();
+        loop {
+            let mut locked = session.lock_until(deadline).ok_or_else(|| absent("the camera is busy".into()))?;
+            if let Some((device, _)) = locked.live() {
+                device.controls().map_or(Ok(()), |controls| controls.set(control, value))?;
+                // Under the camera mutex: whoever opens the camera next finds this remembered.
+                if is_kept && control.keeps_values() {
+                    self.remembered.remember(ControlValue::new(control.name(), value.to_string()));
+                }
+                return Ok(());
             }
-            Ok(())
-        })
+            drop(locked);
+            let newest = hub.newest_captured().map_or(Duration::ZERO, |frame| frame.captured_at().mono);
+            match hub.exposed_after(newest, deadline, || session.failures() == failures) {
+                Wait::Frame(_) => {}
+                Wait::Closed => return Err(absent("the server is stopping".into())),
+                Wait::Nothing => return Err(absent(session.reason())),
+            }
+        }
     }
 }
 
-fn refusal(control: &Control, error: CameraError) -> Refusal {
+fn unless_absent(error: CameraError) -> Result<(), CameraError> {
+    if error.kind == ErrorKind::Absent { Err(error) } else { Ok(()) }
+}
+
+fn explain(control: &Control, error: CameraError) -> ControlError {
     match error.kind {
-        ErrorKind::Absent => Refusal::Absent(error.message),
-        _ => Refusal::Unwilling(format!("{}: {}", control.name(), error.message)),
+        ErrorKind::Absent => ControlError::Absent(error.message),
+        _ => ControlError::Unwilling(format!("{}: {}", control.name(), error.message)),
     }
 }
 
@@ -425,20 +271,15 @@ fn list(mut next: impl FnMut(u32) -> Result<Option<Control>, CameraError>) -> Re
     Ok(controls)
 }
 
-/// Sets each and answers with those that could not be.
+/// Sets each and returns those that could not be set.
 ///
-/// A switch or a menu may make another control inactive, or active: a focus follows its automatic. So numbers come
-/// first, while they are still active, then switches and menus, then what was inactive before; and what was refused
-/// is tried again for as long as others succeed.
+/// A switch or a menu may make another control inactive, or active: a focus follows its automatic. [`Control::turn`]
+/// orders them, and what was refused is tried again for as long as others succeed.
 fn set_all(
     mut wanted: Vec<(Control, i64)>,
     mut set: impl FnMut(&Control, i64) -> Result<(), CameraError>,
 ) -> Vec<(Control, CameraError)> {
-    wanted.sort_by_key(|(control, _)| match control.kind {
-        _ if control.has(INACTIVE) => 2,
-        Kind::Boolean | Kind::Menu | Kind::IntegerMenu => 1,
-        _ => 0,
-    });
+    wanted.sort_by_key(|(control, value)| control.turn(*value));
     loop {
         let before = wanted.len();
         let mut failed = Vec::new();
@@ -458,110 +299,132 @@ fn set_all(
 #[cfg(test)]
 mod tests {
     use super::super::Source;
+    use super::super::control::{ControlType, Controls};
     use super::super::synthetic::Synthetic;
     use super::*;
 
-    fn control(label: &str, kind: Kind, min: i64, max: i64) -> Control {
+    fn control(label: &str, kind: ControlType, min: i64, max: i64) -> Control {
         Control { id: 1, label: label.into(), kind, min, max, step: 1, default: 0, menu: vec![], flags: 0, value: None }
     }
 
     #[test]
-    fn names_are_those_of_v4l2_ctl() {
-        for (label, name) in [
-            ("Brightness", "brightness"),
-            ("White Balance Temperature, Auto", "white_balance_temperature_auto"),
-            ("Focus (absolute)", "focus_absolute"),
-            ("Exposure, Dynamic Framerate", "exposure_dynamic_framerate"),
-            ("  LED1  Mode ", "led1_mode"),
-            ("Ä", "control_00000001"),
-        ] {
-            assert_eq!(control(label, Kind::Integer, 0, 0).name(), name);
-        }
-    }
-
-    #[test]
-    fn values_are_taken_or_refused_with_the_range() {
-        let integer = control("A", Kind::Integer, -64, 64);
-        let steps = Control { step: 5, ..control("A", Kind::Integer, 0, 250) };
-        let large = control("A", Kind::Integer64, i64::MIN, i64::MAX);
-        let boolean = control("A", Kind::Boolean, 0, 1);
-        let bits = control("A", Kind::Bitmask, 0, 0x8000_0005);
-        let menu = vec![(0, "Disabled".into()), (1, "50 Hz".into()), (3, "Auto".into())];
-        let menu = Control { menu, ..control("A", Kind::Menu, 0, 3) };
-        let empty = control("A", Kind::IntegerMenu, 0, 3);
-        let button = control("A", Kind::Button, 0, 0);
-        for (control, text, expected) in [
-            (&integer, "-64", Ok(-64)),
-            (&integer, " 64 ", Ok(64)),
-            (&integer, "10.0", Ok(10)),
-            (&integer, "65", Err("-64 to 64")),
-            (&integer, "1.5", Err("-64 to 64")),
-            (&integer, "", Err("-64 to 64")),
-            (&integer, "bright", Err("\"bright\"")),
-            (&integer, "1e300", Err("-64 to 64")),
-            (&integer, "99999999999999999999", Err("-64 to 64")),
-            (&integer, "NaN", Err("-64 to 64")),
-            (&steps, "7", Ok(7)),
-            (&steps, "251", Err("0 to 250 in steps of 5")),
-            (&large, "-9223372036854775808", Ok(i64::MIN)),
-            (&boolean, "1", Ok(1)),
-            (&boolean, "On", Ok(1)),
-            (&boolean, "false", Ok(0)),
-            (&boolean, "2", Err("0 (off) or 1 (on)")),
-            (&bits, "2147483653", Ok(0x8000_0005)),
-            (&bits, "2", Err("bits of 0x80000005")),
-            (&bits, "-1", Err("bits of 0x80000005")),
-            (&menu, "3", Ok(3)),
-            (&menu, "50 hz", Ok(1)),
-            (&menu, "2", Err("0 (Disabled), 1 (50 Hz) or 3 (Auto)")),
-            (&menu, "60 Hz", Err("0 (Disabled), 1 (50 Hz) or 3 (Auto)")),
-            (&empty, "0", Err("no value at all")),
-            (&button, "0", Ok(0)),
-            (&button, "true", Ok(1)),
-        ] {
-            match (control.parse(text), expected) {
-                (Ok(value), Ok(known)) => assert_eq!(value, known, "{text}"),
-                (Err(why), Err(words)) => assert!(why.contains(words) && why.starts_with("a takes"), "{why}"),
-                (found, _) => panic!("{:?} {text:?}: {found:?}", control.kind),
-            }
-        }
-    }
-
-    #[test]
-    fn what_must_not_be_done_twice_is_not_remembered() {
-        for (kind, flags, keeps) in [
-            (Kind::Integer, 0, true),
-            (Kind::Menu, INACTIVE, true),
-            (Kind::Button, 0, false),
-            (Kind::Integer, WRITE_ONLY, false),
-            (Kind::Integer, EXECUTE_ON_WRITE, false),
-            (Kind::Integer, READ_ONLY, false),
-        ] {
-            assert_eq!(Control { flags, ..control("A", kind, 0, 1) }.keeps_values(), keeps, "{kind:?} {flags:#x}");
-        }
-    }
-
-    #[test]
-    fn numbers_then_switches_then_what_is_inactive_and_again_while_others_succeed() {
-        let wanted = |id, kind, flags| (Control { id, flags, ..control("A", kind, 0, 9) }, i64::from(id));
-        // 5 works after 4, 4 after 3, 3 after 2, which is active; 6 never.
+    fn switches_off_then_numbers_then_switches_on_and_again_while_others_succeed() {
+        let wanted = |id, kind, value| (Control { id, ..control("A", kind, 0, 9) }, value);
+        // 5 works after 4, 4 after 3, 3 after 2; 6 never.
         let mut done = vec![];
-        let inactive = [6, 5, 4, 3].map(|id| wanted(id, Kind::Integer, INACTIVE));
-        let active = [wanted(2, Kind::Boolean, 0), wanted(1, Kind::Integer, 0)];
-        let failed = set_all(inactive.into_iter().chain(active).collect(), |control, value| {
-            assert_eq!(i64::from(control.id), value);
-            if control.id <= 2 || control.id != 6 && done.contains(&(control.id - 1)) {
+        let numbers = [6, 5, 4, 3].map(|id| wanted(id, ControlType::Integer, 4));
+        let switches = [wanted(7, ControlType::Boolean, 1), wanted(2, ControlType::Boolean, 0)];
+        let failed = set_all(switches.into_iter().chain(numbers).collect(), |control, _| {
+            if matches!(control.id, 2 | 7) || control.id != 6 && done.contains(&(control.id - 1)) {
                 done.push(control.id);
                 return Ok(());
             }
             Err(CameraError::new(ErrorKind::Refused, "inactive"))
         });
-        assert_eq!((done, failed.len(), failed[0].0.id), (vec![1, 2, 3, 4, 5], 1, 6));
+        assert_eq!((done, failed.len(), failed[0].0.id), (vec![2, 3, 7, 4, 5], 1, 6));
+    }
+
+    /// A camera whose driver believes that it has these values, while it has forgotten them, and that refuses some ids.
+    struct Forgetful {
+        controls: Vec<Control>,
+        refuses: Vec<u32>,
+        written: Vec<(u32, i64)>,
+        pause: Duration,
+    }
+
+    impl Controls for Forgetful {
+        fn next(&mut self, after: u32) -> Result<Option<Control>, CameraError> {
+            Ok(self.controls.iter().find(|control| control.id > after).cloned())
+        }
+
+        fn set(&mut self, control: &Control, value: i64) -> Result<(), CameraError> {
+            self.written.push((control.id, value));
+            std::thread::sleep(self.pause);
+            match self.refuses.contains(&control.id) {
+                true => Err(CameraError::new(ErrorKind::Failed, "it stalled")),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Device for Forgetful {
+        fn identity(&self) -> &super::super::Identity {
+            unreachable!("not asked for")
+        }
+
+        fn offers(&self) -> Vec<super::super::Offer> {
+            vec![]
+        }
+
+        fn start(&mut self, want: super::super::Mode, _buffers: u32) -> Result<super::super::Mode, CameraError> {
+            Ok(want)
+        }
+
+        fn stop(&mut self) -> Result<(), CameraError> {
+            Ok(())
+        }
+
+        fn readiness(&self) -> Arc<dyn super::super::Readiness> {
+            unreachable!("not asked for")
+        }
+
+        fn take(&mut self, _sink: &mut dyn FnMut(super::super::RawFrame<'_>)) -> Result<(), CameraError> {
+            Ok(())
+        }
+
+        fn controls(&mut self) -> Option<&mut dyn Controls> {
+            Some(self)
+        }
+    }
+
+    fn forgetful(pause: Duration) -> Forgetful {
+        let [exposure, focus] = [(0x009A_0902, "Exposure (Absolute)"), (0x009A_090A, "Focus (absolute)")]
+            .map(|(id, label)| Control { id, value: Some(5), ..control(label, ControlType::Integer, 0, 9) });
+        let modes =
+            Control { menu: vec![(1, "Manual".into()), (3, "Auto".into())], value: Some(1), ..exposure.clone() };
+        let modes = Control { id: 0x009A_0901, kind: ControlType::Menu, label: "Exposure, Auto".into(), ..modes };
+        let auto = Control { id: 0x009A_090C, kind: ControlType::Boolean, value: Some(0), ..focus.clone() };
+        let auto = Control { label: "Focus, Auto".into(), max: 1, ..auto };
+        Forgetful { controls: vec![modes, exposure, focus, auto], refuses: vec![], written: vec![], pause }
+    }
+
+    fn remembered() -> Arc<Remembered> {
+        let given = [
+            ("exposure_time_absolute", "5"),
+            ("focus_absolute", "5"),
+            ("auto_exposure", "1"),
+            ("focus_automatic_continuous", "0"),
+        ];
+        Remembered::new(given.map(|(name, value)| ControlValue::new(name, value)).to_vec())
+    }
+
+    #[test]
+    fn what_the_driver_believes_is_written_all_the_same_automatic_modes_first() {
+        let mut camera = forgetful(Duration::ZERO);
+        remembered().restore(&mut camera);
+        let all = [(0x009A_0901, 1), (0x009A_090C, 0), (0x009A_0902, 5), (0x009A_090A, 5)];
+        assert_eq!(camera.written, all);
+        // One that refuses costs itself only.
+        let mut camera = Forgetful { refuses: vec![0x009A_0901], ..forgetful(Duration::ZERO) };
+        let remembered = remembered();
+        remembered.restore(&mut camera);
+        assert_eq!(camera.written[..4], all);
+        let bad: Vec<_> = remembered.values.lock().iter().map(|value| value.is_known_bad).collect();
+        assert_eq!(bad, [false, false, true, false]);
+    }
+
+    #[test]
+    fn restoring_has_a_deadline() {
+        let mut camera = forgetful(Duration::from_millis(800));
+        let remembered = remembered();
+        remembered.restore(&mut camera);
+        assert_eq!(camera.written.len(), 2);
+        assert_eq!(remembered.values.lock().iter().filter(|value| value.is_known_bad).count(), 2);
     }
 
     #[test]
     fn a_list_ends_with_the_last_control_a_circle_or_an_error() {
-        let one = |id| Ok(Some(Control { id, ..control("A", Kind::Integer, 0, 1) }));
+        let one = |id| Ok(Some(Control { id, ..control("A", ControlType::Integer, 0, 1) }));
         let error = |kind| Err(CameraError::new(kind, "no"));
         let ids = |next: &dyn Fn(u32) -> Result<Option<Control>, CameraError>| {
             list(next).map(|controls| controls.iter().map(|control| control.id).collect::<Vec<_>>())
@@ -585,10 +448,10 @@ mod tests {
         let panel = Remembered::default();
         for (name, value) in [("gain", "80"), ("brightness", "1"), ("focus_absolute", "3"), ("color_effects", "sepia")]
         {
-            panel.remember(Wish::new(name, value));
+            panel.remember(ControlValue::new(name, value));
         }
-        panel.remember(Wish::new("gain_automatic", "off"));
-        panel.remember(Wish::new("brightness", "-20"));
+        panel.remember(ControlValue::new("gain_automatic", "off"));
+        panel.remember(ControlValue::new("brightness", "-20"));
         for _ in 0..2 {
             let mut device = Synthetic::new().open().unwrap();
             panel.restore(device.as_mut());
@@ -598,7 +461,7 @@ mod tests {
             }
         }
         let bad: Vec<_> =
-            panel.values.lock().iter().filter(|wish| wish.is_known_bad).map(|r| r.wish.name.clone()).collect();
+            panel.values.lock().iter().filter(|value| value.is_known_bad).map(|r| r.wanted.name.clone()).collect();
         assert_eq!(bad, ["focus_absolute", "color_effects"]);
     }
 }

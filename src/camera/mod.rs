@@ -5,7 +5,9 @@
 //! ([`capture`]) takes the live pictures; a still is taken on its client's own thread, behind the same mutex.
 
 pub mod capture;
+pub mod control;
 pub mod controls;
+pub mod error;
 pub mod intake;
 mod lettering;
 pub mod patience;
@@ -22,7 +24,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::controls::Controls;
+use self::control::Controls;
+pub use self::error::{CameraError, ErrorKind};
 use crate::frame::Size;
 
 /// A camera that can be opened; resolved anew each time, since nodes move when a plug is pulled.
@@ -126,34 +129,7 @@ pub struct Identity {
     pub serial: String,
 }
 
-/// Why the camera could not do what was asked. The text says what was tried, on what, why, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CameraError {
-    /// What went wrong, for decisions.
-    pub kind: ErrorKind,
-    /// What went wrong, for people.
-    pub message: String,
-}
-
-/// Kinds of failure that are treated differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// No such camera, or it is gone.
-    Absent,
-    /// It is there, but cannot be used as asked.
-    Refused,
-    /// The bus cannot carry it.
-    Bandwidth,
-    /// It was being used and failed.
-    Failed,
-}
-
 impl CameraError {
-    /// An error of this kind with its text.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
     /// Adds which smaller mode to try where the bus cannot carry `mode`. `options` begins the names of the options to set.
     pub fn with_advice(self, offers: &[Offer], mode: Mode, options: &str) -> Self {
         let smaller = offers.iter().rev().map(|offer| offer.size).find(|size| size.area() < mode.size.area());
@@ -171,11 +147,3 @@ impl CameraError {
         Self::new(self.kind, format!("{self} for {mode}; {hint}"))
     }
 }
-
-impl fmt::Display for CameraError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for CameraError {}

@@ -15,7 +15,7 @@ use log::{Level, LevelFilter};
 
 use crate::camera::Mode;
 use crate::camera::capture::CaptureSettings;
-use crate::camera::controls::Wish;
+use crate::camera::control::ControlValue;
 use crate::camera::settle::Rule;
 use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
@@ -75,7 +75,7 @@ struct Args {
     max_clients: usize,
     /// a camera control to set whenever the camera is opened, such as brightness=10; can be given several times
     #[argh(option, arg_name = "name=value")]
-    control: Vec<Wish>,
+    control: Vec<ControlValue>,
     /// what clients may do with the camera's controls: none, read or write (default write)
     #[argh(option, default = "ControlAccess::Write", arg_name = "none|read|write")]
     controls: ControlAccess,
@@ -178,7 +178,7 @@ pub struct Config {
     /// How stills are taken.
     pub still: StillSettings,
     /// Controls to set whenever the camera is opened.
-    pub wishes: Vec<Wish>,
+    pub control_values: Vec<ControlValue>,
     /// Settings of the HTTP side.
     pub http: http::Settings,
     /// Frames kept for `mode=all` and clips.
@@ -277,7 +277,7 @@ impl Args {
                 deadline: self.still_deadline,
                 min_interval: self.still_min_interval,
             },
-            wishes: self.control,
+            control_values: self.control,
             http: http::Settings {
                 admission: Admission {
                     max_clients: self.max_clients,
@@ -399,7 +399,7 @@ mod tests {
         let config =
             parse("--control brightness=10 --control=name=a=b --controls read --server-header MJPG-Streamer/0.2")
                 .unwrap_or_else(|exit| panic!("{exit:?}"));
-        assert_eq!(config.wishes, [Wish::new("brightness", "10"), Wish::new("name", "a=b")]);
+        assert_eq!(config.control_values, [ControlValue::new("brightness", "10"), ControlValue::new("name", "a=b")]);
         assert_eq!(config.http.controls, ControlAccess::Read);
         assert_eq!(config.http.server_header.as_deref(), Some("MJPG-Streamer/0.2"));
     }

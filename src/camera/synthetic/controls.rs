@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::controls::{Control, Controls, INACTIVE, Kind, WRITE_ONLY};
-use super::super::{CameraError, ErrorKind};
+use super::super::control::{Control, ControlType, Controls, INACTIVE, WRITE_ONLY};
+use super::super::error::{CameraError, ErrorKind};
 use super::picture::{Effect, Tone};
 
 // V4L2_CID_*
@@ -35,23 +35,23 @@ impl Default for SyntheticControls {
             step: 1,
             default,
             menu: menu.iter().map(|(value, name)| (*value, (*name).into())).collect(),
-            flags: if kind == Kind::Button { WRITE_ONLY } else { 0 },
-            value: (kind != Kind::Button).then_some(default),
+            flags: if kind == ControlType::Button { WRITE_ONLY } else { 0 },
+            value: (kind != ControlType::Button).then_some(default),
         };
         let mut controls = Self {
             controls: vec![
-                control(BRIGHTNESS, "Brightness", Kind::Integer, [-64, 64, 0], &[]),
-                control(GAIN_AUTOMATIC, "Gain, Automatic", Kind::Boolean, [0, 1, 1], &[]),
-                control(GAIN, "Gain", Kind::Integer, [0, 100, PLAIN_GAIN], &[]),
+                control(BRIGHTNESS, "Brightness", ControlType::Integer, [-64, 64, 0], &[]),
+                control(GAIN_AUTOMATIC, "Gain, Automatic", ControlType::Boolean, [0, 1, 1], &[]),
+                control(GAIN, "Gain", ControlType::Integer, [0, 100, PLAIN_GAIN], &[]),
                 // V4L2's numbers; this camera lacks effect 2.
                 control(
                     COLOR_EFFECTS,
                     "Color Effects",
-                    Kind::Menu,
+                    ControlType::Menu,
                     [0, 3, 0],
                     &[(0, "None"), (1, "Black & White"), (3, "Negative")],
                 ),
-                control(FLASH, "Strobe", Kind::Button, [0, 0, 0], &[]),
+                control(FLASH, "Strobe", ControlType::Button, [0, 0, 0], &[]),
             ],
             flash_until: None,
         };
@@ -105,7 +105,7 @@ impl Controls for SyntheticControls {
             return Err(CameraError::new(ErrorKind::Refused, message));
         }
         match control.kind {
-            Kind::Button => self.flash_until = Some(Instant::now() + FLASH_TIME),
+            ControlType::Button => self.flash_until = Some(Instant::now() + FLASH_TIME),
             _ => control.value = Some(value),
         }
         self.update_flags();

@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex};
 
 use self::controls::SyntheticControls;
 use self::picture::{Moment, TestPicture, Tone};
-use super::controls::Controls;
+use super::control::Controls;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Size, Stamp};
 use crate::system::os;

@@ -32,7 +32,7 @@ use self::diagnose::explain;
 use self::enumerate::Capabilities;
 pub use self::identity::Choice;
 use self::identity::{Chosen, identify, interface, media_device, nodes, ports_of, wait_until_cleared_away};
-use super::controls::Controls;
+use super::control::Controls;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
 use crate::system::os;

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tiny_http::Method;
 
-use crate::camera::controls::{Control, Panel, Refusal, Wish};
+use crate::camera::control::{Control, ControlValue};
+use crate::camera::controls::{ControlError, Panel};
 use crate::http::response::Response;
 use crate::http::route::Query;
 
@@ -55,23 +56,23 @@ impl FromStr for ControlAccess {
 pub fn respond(panel: &Panel, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
     let controls = match method {
         Method::Post => match Changes::read(query, body) {
-            Ok(changes) => panel.set(&changes.wishes, changes.resets),
+            Ok(changes) => panel.set(&changes.values, changes.resets),
             Err(why) => return Response::text(400, why),
         },
         _ => panel.controls(),
     };
     match controls {
         Ok(controls) => Response::json(&controls.iter().map(describe).collect()),
-        Err(refusal) => refuse(refusal),
+        Err(error) => refuse(error),
     }
 }
 
 /// The response to a request that the camera did not carry out.
-pub fn refuse(refusal: Refusal) -> Response {
-    match refusal {
-        Refusal::Wrong(why) => Response::text(400, why),
-        Refusal::Unwilling(why) => Response::text(409, why),
-        Refusal::Absent(why) => Response::unavailable(format!("cannot reach the camera's controls: {why}")),
+pub fn refuse(error: ControlError) -> Response {
+    match error {
+        ControlError::Wrong(why) => Response::text(400, why),
+        ControlError::Unwilling(why) => Response::text(409, why),
+        ControlError::Absent(why) => Response::unavailable(format!("cannot reach the camera's controls: {why}")),
     }
 }
 
@@ -98,7 +99,7 @@ fn describe(control: &Control) -> Value {
 /// What a POST asks for.
 #[derive(Debug, Default, PartialEq)]
 struct Changes {
-    wishes: Vec<Wish>,
+    values: Vec<ControlValue>,
     resets: bool,
 }
 
@@ -131,7 +132,7 @@ impl Changes {
         }
         // A credential names no control.
         query.pairs().filter(|(name, _)| name != "token").for_each(|(name, value)| changes.add(name, value));
-        match changes.wishes.is_empty() && !changes.resets {
+        match changes.values.is_empty() && !changes.resets {
             true => Err("no control is named: expected JSON such as {\"brightness\": 10}, a form such as \
                 brightness=10, or reset=1"
                 .into()),
@@ -142,7 +143,7 @@ impl Changes {
     fn add(&mut self, name: String, value: String) {
         match name.as_str() {
             "reset" => self.resets = !matches!(value.as_str(), "0" | "false" | "off"),
-            _ => self.wishes.push(Wish { name, value }),
+            _ => self.values.push(ControlValue { name, value }),
         }
     }
 }
@@ -153,9 +154,9 @@ mod tests {
 
     #[test]
     fn changes_come_as_json_as_a_form_and_in_the_query() {
-        let wish = |name: &str, value: &str| Wish::new(name, value);
+        let wish = |name: &str, value: &str| ControlValue::new(name, value);
         let ab = vec![wish("a", "1"), wish("b", "50 Hz")];
-        for (query, body, wishes, resets) in [
+        for (query, body, values, resets) in [
             ("", r#" {"a": 1, "b": "50 Hz"} "#, ab.clone(), false),
             ("", "a=1&b=50+Hz", ab.clone(), false),
             ("a=1&b=50%20Hz&token=secret", "", ab.clone(), false),
@@ -168,7 +169,7 @@ mod tests {
             ("reset=0&a", "", vec![wish("a", "")], false),
         ] {
             let changes = Changes::read(&Query::new(query), body.as_bytes());
-            assert_eq!(changes, Ok(Changes { wishes, resets }), "{query} {body}");
+            assert_eq!(changes, Ok(Changes { values, resets }), "{query} {body}");
         }
     }
 

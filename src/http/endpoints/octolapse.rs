@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::controls::refuse;
 use crate::camera::Device;
-use crate::camera::controls::{Control, Kind, Panel, Refusal, Wish};
+use crate::camera::control::{Control, ControlType, ControlValue};
+use crate::camera::controls::{ControlError, Panel};
 use crate::camera::session::Session;
 use crate::http::response::Response;
 use crate::http::route::Query;
@@ -66,7 +67,7 @@ fn describe(control: &Control) -> Value {
         "flags": control.flags.to_string(),
         "group": V4L2,
     });
-    if control.kind == Kind::Menu {
+    if control.kind == ControlType::Menu {
         // Gaps included, as in the lists that Octolapse compares with.
         let last = control.menu.last().map_or(0, |(last, _)| *last);
         let name = |index: i64| {
@@ -121,9 +122,9 @@ pub fn command(panel: &Panel, query: &Query<'_>) -> Response {
     // mjpg-streamer reads a number up to its decimal point, and an empty value as 0.
     let value = parameter("value");
     let value = value.split('.').next().filter(|value| !value.is_empty()).unwrap_or("0");
-    match panel.set(&[Wish::new(control.name(), value)], false) {
+    match panel.set(&[ControlValue::new(control.name(), value)], false) {
         Ok(_) => done(0),
-        Err(Refusal::Unwilling(_)) => done(-1),
+        Err(ControlError::Unwilling(_)) => done(-1),
         Err(refusal) => refuse(refusal),
     }
 }
