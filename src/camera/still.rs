@@ -93,8 +93,9 @@ struct Sizes {
     camera: [String; 3],
     /// Sizes that gave no picture, or never settled.
     bad: Vec<Size>,
-    /// The size of the last still if that went wrong, and how often the camera had been opened by then.
-    doubted: Option<(Size, u64)>,
+    /// The size of the last still if that went wrong, how often the camera had been opened by then, and how often in a row
+    /// it went wrong.
+    doubted: Option<(Size, u64, u32)>,
     /// Sizes that were asked for and gave the live stream's: no switch is needed for them.
     needless: Vec<Size>,
 }
@@ -418,17 +419,17 @@ impl Sizes {
     }
 
     /// Notes what became of a still of this size. One that the camera cannot do is not tried again, since each attempt costs
-    /// everybody seconds of the live picture. A failure that may pass, or a picture that did not settle, counts the second
-    /// time in a row, if the camera was not opened in between (`opens`).
+    /// everybody seconds of the live picture. A failure that may pass counts the third time in a row, a picture that did not
+    /// settle the second time, if the camera was not opened in between (`opens`).
     fn learn(&mut self, size: Size, taken: &Result<Still, CameraError>, opens: u64) {
-        let doubted = self.doubted.take();
+        let before = self.doubted.take().filter(|doubt| (doubt.0, doubt.1) == (size, opens)).map_or(0, |doubt| doubt.2);
         let is_bad = match taken {
             Err(error) if error.kind == ErrorKind::Absent => false,
             Err(error) if matches!(error.kind, ErrorKind::Refused | ErrorKind::Bandwidth) => true,
             Ok(still) if still.is_settled || still.rule != Rule::Auto => false,
             _ => {
-                self.doubted = Some((size, opens));
-                doubted == self.doubted
+                self.doubted = Some((size, opens, before + 1));
+                before + 1 >= if taken.is_ok() { 2 } else { 3 }
             }
         };
         if is_bad && !self.bad.contains(&size) {
@@ -437,12 +438,6 @@ impl Sizes {
             self.bad.push(size);
         }
     }
-}
-
-/// Whether the picture at this position of its stream can be a still: the first one after a start may be damaged, so it is
-/// only taken by a rule that asks for it.
-fn is_candidate(position: u32, rule: Rule) -> bool {
-    position > 0 || rule == Rule::Drop(0)
 }
 
 /// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.

@@ -244,16 +244,16 @@ def failing_switch_gives_the_stream_back(lab):
     return "; ".join(figures)
 
 
-def answer_when_pulled(lab, server, delay):
+def answer_when_pulled(lab, server, delay, path="/still"):
     """Asks for a still, pulls the plug so many seconds later or, with None, on the way back: the answer's status."""
     if delay is None:
-        status = server.get("/still", 40)[0]
+        status = server.get(path, 40)[0]
         time.sleep(0.4)
         lab.guest.cam("unplug")
         return status
     puller = threading.Timer(delay, lambda: lab.guest.cam("unplug"))
     puller.start()
-    status = server.get("/still", 40)[0]
+    status = server.get(path, 40)[0]
     puller.join()
     return status
 
@@ -280,7 +280,8 @@ def unplugged_at_each_step(lab):
         "before STREAMOFF": ("reset", 0.0, 503),
         "after S_FMT": ("set commit_ms=1500", 0.7, 503),
         "before the first picture": ("set first_ms=1500", 0.7, 503),
-        "while settling": ("set warmup=300", 1.2, 503),
+        # Not by a dark camera: the live stream, which has just begun, would be as dark, and the still right at once.
+        "while settling": ("reset", 1.2, 503),
         "on the way back": ("set commit_ms=1000", None, 200),
     }
     with lab.server("--still-size 1920x1080") as server, Viewers(lab.guest.address, 10) as viewers:
@@ -289,7 +290,8 @@ def unplugged_at_each_step(lab):
         for step, (slow, delay, wanted) in steps.items():
             for _ in range(3):  # a busy host may pull too late
                 lab.guest.cam(slow)
-                status = answer_when_pulled(lab, server, delay)
+                path = "/still?settle=60" if step == "while settling" else "/still"
+                status = answer_when_pulled(lab, server, delay, path)
                 plug_in_again(lab, server, viewers, step)
                 if status == wanted:
                     break
