@@ -383,18 +383,27 @@ impl Permit {
         }
     }
 
-    /// Lets the request wait for the camera, when it is its turn; until `deadline`, and as long as `go_on` says so.
+    /// Waits until this request may wait for the camera.
+    ///
+    /// # Errors
+    /// When that was not before `deadline`, or `go_on` said no.
     pub fn wait(&self, deadline: Instant, go_on: impl Fn() -> bool) -> Result<Waiting<'_>, Full> {
         let Place { limits, id } = &self.place;
-        let mut occupancy = limits.occupancy.lock();
-        while !occupancy.begin_waiting(*id) {
-            if occupancy.is_closing || Instant::now() >= deadline || !go_on() {
+        loop {
+            let mut occupancy = limits.occupancy.lock();
+            if occupancy.begin_waiting(*id) {
+                return Ok(Waiting(self));
+            }
+            let now = Instant::now();
+            if occupancy.is_closing || now >= deadline {
                 return Err(Full::Waiting);
             }
-            let slice = deadline.min(Instant::now() + LOOK);
-            limits.stopped_waiting.wait_until(&mut occupancy, slice);
+            limits.stopped_waiting.wait_until(&mut occupancy, deadline.min(now + LOOK));
+            drop(occupancy);
+            if !go_on() {
+                return Err(Full::Waiting);
+            }
         }
-        Ok(Waiting(self))
     }
 
     /// Makes the client a viewer.
