@@ -288,16 +288,16 @@ impl Limits {
         self.occupancy.lock().caps.total()
     }
 
-    /// Takes a new connection in, evicting another where that is needed, or returns it if there is no room.
-    pub fn admit(self: &Arc<Self>, link: Arc<Link>) -> Result<Permit, Arc<Link>> {
+    /// Takes a new connection in, evicting another where that is needed; `None` if there is no room.
+    pub fn admit(self: &Arc<Self>, link: &Arc<Link>) -> Option<Permit> {
         let deadline = Instant::now() + EVICTION;
         let mut occupancy = self.occupancy.lock();
         loop {
-            if let Some(id) = occupancy.admit(&link) {
-                return Ok(Permit { link, place: Place { limits: self.clone(), id } });
+            if let Some(id) = occupancy.admit(link) {
+                return Some(Permit { link: link.clone(), place: Place { limits: self.clone(), id } });
             }
             if occupancy.count(State::Evicted) == 0 || self.ended.wait_until(&mut occupancy, deadline).timed_out() {
-                return Err(link);
+                return None;
             }
         }
     }
@@ -490,7 +490,7 @@ mod tests {
 
     fn connect(limits: &Arc<Limits>) -> (Permit, Socket) {
         let (link, theirs) = link();
-        (limits.admit(link).unwrap_or_else(|_| panic!("room")), theirs)
+        (limits.admit(&link).expect("room"), theirs)
     }
 
     /// Connections with a short response, as many as there may be.
@@ -653,9 +653,9 @@ mod tests {
         let connections = limits.occupancy.lock().entries.len();
         assert_eq!(connections, limits.max_connections());
         let newcomer = link().0;
-        assert!(limits.admit(newcomer.clone()).is_err(), "{SHORT} idle ones are there, but no thread ends");
+        assert!(limits.admit(&newcomer).is_none(), "{SHORT} idle ones are there, but no thread ends");
         thread::scope(|scope| {
-            let admitted = scope.spawn(|| limits.admit(newcomer).is_ok());
+            let admitted = scope.spawn(|| limits.admit(&newcomer).is_some());
             let evicted = all.iter().position(|(permit, _)| permit.link.is_evicted()).expect("the oldest idle one");
             drop(all.swap_remove(evicted));
             assert!(admitted.join().unwrap());
