@@ -101,8 +101,11 @@ impl Gate {
     fn forbidden(&self, refusal: origins::Refusal) -> Response {
         let origins::Refusal { why, option } = refusal;
         let Some(option) = option else { return Response::text(403, why) };
-        let mut options = self.options.lock();
-        if options.len() < LOGGED_NAMES && options.insert(option.clone()) {
+        let is_new = {
+            let mut options = self.options.lock();
+            options.len() < LOGGED_NAMES && options.insert(option.clone())
+        };
+        if is_new {
             warn!("request refused reason=\"{why}\" option=\"{option}\"");
         }
         Response::text(403, format!("{why}; start framehub with {option} to allow this"))

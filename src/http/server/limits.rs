@@ -288,16 +288,16 @@ impl Limits {
         self.occupancy.lock().caps.total()
     }
 
-    /// Takes a new connection in, evicting another where that is needed, or returns it if there is no room.
-    pub fn admit(self: &Arc<Self>, link: Arc<Link>) -> Result<Permit, Arc<Link>> {
+    /// Takes a new connection in, evicting another where that is needed; `None` if there is no room.
+    pub fn admit(self: &Arc<Self>, link: &Arc<Link>) -> Option<Permit> {
         let deadline = Instant::now() + EVICTION;
         let mut occupancy = self.occupancy.lock();
         loop {
-            if let Some(id) = occupancy.admit(&link) {
-                return Ok(Permit { link, place: Place { limits: self.clone(), id } });
+            if let Some(id) = occupancy.admit(link) {
+                return Some(Permit { link: link.clone(), place: Place { limits: self.clone(), id } });
             }
             if occupancy.count(State::Evicted) == 0 || self.ended.wait_until(&mut occupancy, deadline).timed_out() {
-                return Err(link);
+                return None;
             }
         }
     }
@@ -383,18 +383,27 @@ impl Permit {
         }
     }
 
-    /// Lets the request wait for the camera, when it is its turn; until `deadline`, and as long as `go_on` says so.
+    /// Waits until this request may wait for the camera.
+    ///
+    /// # Errors
+    /// When that was not before `deadline`, or `go_on` said no.
     pub fn wait(&self, deadline: Instant, go_on: impl Fn() -> bool) -> Result<Waiting<'_>, Full> {
         let Place { limits, id } = &self.place;
-        let mut occupancy = limits.occupancy.lock();
-        while !occupancy.begin_waiting(*id) {
-            if occupancy.is_closing || Instant::now() >= deadline || !go_on() {
+        loop {
+            let mut occupancy = limits.occupancy.lock();
+            if occupancy.begin_waiting(*id) {
+                return Ok(Waiting(self));
+            }
+            let now = Instant::now();
+            if occupancy.is_closing || now >= deadline {
                 return Err(Full::Waiting);
             }
-            let slice = deadline.min(Instant::now() + LOOK);
-            limits.stopped_waiting.wait_until(&mut occupancy, slice);
+            limits.stopped_waiting.wait_until(&mut occupancy, deadline.min(now + LOOK));
+            drop(occupancy);
+            if !go_on() {
+                return Err(Full::Waiting);
+            }
         }
-        Ok(Waiting(self))
     }
 
     /// Makes the client a viewer.
@@ -481,7 +490,7 @@ mod tests {
 
     fn connect(limits: &Arc<Limits>) -> (Permit, Socket) {
         let (link, theirs) = link();
-        (limits.admit(link).unwrap_or_else(|_| panic!("room")), theirs)
+        (limits.admit(&link).expect("room"), theirs)
     }
 
     /// Connections with a short response, as many as there may be.
@@ -644,9 +653,9 @@ mod tests {
         let connections = limits.occupancy.lock().entries.len();
         assert_eq!(connections, limits.max_connections());
         let newcomer = link().0;
-        assert!(limits.admit(newcomer.clone()).is_err(), "{SHORT} idle ones are there, but no thread ends");
+        assert!(limits.admit(&newcomer).is_none(), "{SHORT} idle ones are there, but no thread ends");
         thread::scope(|scope| {
-            let admitted = scope.spawn(|| limits.admit(newcomer).is_ok());
+            let admitted = scope.spawn(|| limits.admit(&newcomer).is_some());
             let evicted = all.iter().position(|(permit, _)| permit.link.is_evicted()).expect("the oldest idle one");
             drop(all.swap_remove(evicted));
             assert!(admitted.join().unwrap());

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use log::warn;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -26,6 +26,8 @@ pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNS
 const BACKLOG: i32 = 1024;
 /// A client thread needs little; a thousand of them should not need much.
 const STACK: usize = 128 * 1024;
+/// How long a new connection waits until the threads of earlier ones have ended.
+const THREAD_END: Duration = Duration::from_millis(250);
 /// Pause after running out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// Where to listen.
@@ -143,7 +145,7 @@ impl Listeners {
 
     /// Accepts until `stop` becomes readable or is closed at its other end.
     pub fn serve(&self, limits: &Arc<Limits>, serve: &Arc<impl Serve>, stop: BorrowedFd<'_>) -> io::Result<()> {
-        let mut reserve = Reserve::new();
+        let mut acceptor = Acceptor { limits, serve, threads: Vec::new(), reserve: Reserve::new() };
         let mut fds = vec![stop];
         fds.extend(self.sockets.iter().map(AsFd::as_fd));
         loop {
@@ -152,8 +154,8 @@ impl Listeners {
                 return Ok(());
             }
             for (socket, _) in self.sockets.iter().zip(&events[1..]).filter(|(_, event)| **event != Event::Nothing) {
-                if let Err(error) = accept(socket, limits, serve, &mut reserve) {
-                    reserve.warn_once(&error);
+                if let Err(error) = acceptor.accept(socket) {
+                    acceptor.reserve.warn_once(&error);
                     os::poll([stop], Some(BACK_OFF))?;
                 }
             }
@@ -211,38 +213,65 @@ fn explain(address: &Listen, error: &io::Error) -> String {
     format!("cannot listen on {address}: {hint}")
 }
 
-/// Accepts one connection: a flood of them must not hide that the server is to stop. An error is a lack of something,
-/// which passes.
-fn accept(listener: &Socket, limits: &Arc<Limits>, serve: &Arc<impl Serve>, reserve: &mut Reserve) -> io::Result<()> {
-    use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
-    match listener.accept() {
-        Ok((socket, address)) => {
-            reserve.is_warned = false;
-            start_thread(socket, address, limits, serve)
-        }
-        // Another process was faster, it left before it was accepted, or a signal came.
-        Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => Ok(()),
-        Err(error) => {
-            if error.raw_os_error() == Some(libc::EMFILE) {
-                reserve.turn_away(listener);
-            }
-            Err(error)
-        }
-    }
+/// Accepts connections and starts their threads.
+struct Acceptor<'a, S> {
+    limits: &'a Arc<Limits>,
+    serve: &'a Arc<S>,
+    /// The threads of the connections. A thread exists for a moment after it has given its permit back.
+    threads: Vec<JoinHandle<()>>,
+    reserve: Reserve,
 }
 
-fn start_thread(socket: Socket, address: SockAddr, limits: &Arc<Limits>, serve: &Arc<impl Serve>) -> io::Result<()> {
-    let permit = match limits.admit(Link::new(socket)) {
-        Ok(permit) => permit,
-        Err(link) => {
+impl<S: Serve> Acceptor<'_, S> {
+    /// Accepts one connection: a flood of them must not hide that the server is to stop. An error is a lack of
+    /// something, which passes.
+    fn accept(&mut self, listener: &Socket) -> io::Result<()> {
+        use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+        match listener.accept() {
+            Ok((socket, address)) => {
+                self.reserve.is_warned = false;
+                self.start_thread(Link::new(socket), address)
+            }
+            // Another process was faster, it left before it was accepted, or a signal came.
+            Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => Ok(()),
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::EMFILE) {
+                    self.reserve.turn_away(listener);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn start_thread(&mut self, link: Arc<Link>, address: SockAddr) -> io::Result<()> {
+        let Some(permit) = self.limits.admit(&link).filter(|_| self.has_thread_left()) else {
             link.refuse();
             return Ok(());
+        };
+        let serve = self.serve.clone();
+        let run = move || serve(&address, permit);
+        let made = thread::Builder::new().name("client".into()).stack_size(STACK).spawn(run);
+        self.threads.push(made.inspect_err(|_| link.refuse())?);
+        Ok(())
+    }
+
+    /// Waits a moment for threads that are about to end, if there are too many.
+    fn has_thread_left(&mut self) -> bool {
+        let deadline = Instant::now() + THREAD_END;
+        loop {
+            for ended in self.threads.extract_if(.., |thread| thread.is_finished()) {
+                // A panic has been logged by its thread.
+                let _ = ended.join();
+            }
+            if self.threads.len() < self.limits.max_connections() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-    };
-    let (link, serve) = (permit.link().clone(), serve.clone());
-    let made = thread::Builder::new().name("client".into()).stack_size(STACK).spawn(move || serve(&address, permit));
-    // Its owner is its permit: a stopping server waits until all permits are given back.
-    made.map(drop).inspect_err(|_| link.refuse())
+    }
 }
 
 /// A descriptor kept for the moment when there are none: with it a client can be told so.
@@ -311,7 +340,7 @@ mod tests {
         });
         let limits = Limits::new(1000, None);
         listeners.serve(&limits, &serve, stop.as_fd()).unwrap();
-        assert!(limits.wait_empty(std::time::Instant::now() + Duration::from_secs(5)));
+        assert!(limits.wait_empty(Instant::now() + Duration::from_secs(5)));
         let served = served.load(Ordering::SeqCst);
         assert!((1..400).contains(&served), "{served} of 400 were served, all of them after the stop");
     }
