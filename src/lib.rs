@@ -69,6 +69,7 @@ pub fn run(
     let hub = Hub::new(vec![ring.clone(), lockstep.clone()]);
     let remembered = Remembered::new(config.control_values);
     let session = Session::new(source, config.live, hub.clone(), Some(remembered.hook()));
+    session.status().traits.lock().orientation = config.orientation;
     let still_deadline = config.still.deadline;
     let stills = Stills::new(session.clone(), config.still);
     let panel = Panel::new(session.clone(), remembered);

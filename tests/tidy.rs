@@ -30,6 +30,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lib.rs", &[""]),
     // Settings have their types beside what they set. A frame size is one of them.
     ("cli/", &["http/", "camera/", "hub/", "frame.rs"]),
+    // How pictures are turned is another.
+    ("cli/", &["jpeg/mod.rs"]),
     // It compares frame sizes with those that a camera offers.
     ("doctor.rs", &["camera/", "jpeg/", "cli/", "frame.rs"]),
     ("systemd.rs", &["camera/session.rs", "http/server/", "system/"]),

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::RawFrame;
 use super::settle::{Known, Rule, Settling};
 use crate::frame::{FrameInfo, Size, Stamp};
-use crate::jpeg::{self, Fault, Picture};
+use crate::jpeg::{self, Fault, Orientation, Picture};
 use crate::system::os;
 
 /// After so many pictures of one unexpected size, that size is taken as the truth.
@@ -104,9 +104,16 @@ pub struct Traits {
     sizes: Vec<(Size, Size)>,
     /// Sound pictures in a row that were flagged or lacked EOI.
     careless: u32,
+    /// How its pictures are to be turned, where that is not left to the camera. Nothing changes it.
+    pub orientation: Option<Orientation>,
 }
 
 impl Traits {
+    /// Forgets what was learned: this is another camera.
+    pub fn forget(&mut self) {
+        *self = Self { orientation: self.orientation, ..Self::default() };
+    }
+
     /// Size of the pictures that this camera sends where the driver says `said`.
     pub fn true_size(&self, said: Size) -> Size {
         self.sizes.iter().find(|(known, _)| *known == said).map_or(said, |(_, sent)| *sent)
@@ -201,6 +208,11 @@ impl Intake {
         if size != self.size && !self.is_true_size(size) {
             return Err(Rejected::WrongSize(size));
         }
+        let orientation = self.traits.lock().orientation;
+        let picture = match orientation {
+            Some(orientation) => picture.turned(orientation),
+            None => picture,
+        };
         let captured_at = self.stamp(raw.exposed_at);
         let age = captured_at.mono.saturating_sub(*self.first_exposure.get_or_insert(captured_at.mono));
         self.is_settled |= self.settles_by_itself && age >= SETTLED_AFTER;

@@ -365,7 +365,7 @@ impl Status {
         let camera = |identity: &Identity| (identity.card.clone(), identity.usb_id.clone(), identity.serial.clone());
         if self.identity.as_ref().is_some_and(|known| camera(known) != camera(&identity)) {
             self.learned = Learned::default();
-            self.traits = Arc::default();
+            self.traits.lock().forget();
         }
         self.identity = Some(identity);
     }

@@ -26,6 +26,7 @@ use crate::http::access::credentials::Credentials;
 use crate::http::{self, Admission, ControlAccess, Listen, Proxy, Sites, parse_origin};
 use crate::hub::pace::{parse_rate, parse_time};
 use crate::hub::ring::RingSettings;
+use crate::jpeg::{Flip, Orientation};
 
 /// One Linux webcam, many viewers: sends a camera's Motion-JPEG to any number of HTTP clients, without
 /// re-encoding, each at its own pace.
@@ -70,6 +71,12 @@ struct Args {
     /// least time between two stills that switch the camera (default 0.5)
     #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
+    /// how a picture is to be rotated for viewing, clockwise, by Exif: 90, 180 or 270 (default: as the camera says)
+    #[argh(option, from_str_fn(values::rotation), arg_name = "degrees")]
+    rotate: Option<u16>,
+    /// how it is to be mirrored before that: horizontal or vertical (default: not)
+    #[argh(option, arg_name = "direction")]
+    flip: Option<Flip>,
     /// viewers at a time at most; snapshots have 16 more connections of their own (default 64)
     #[argh(option, default = "64", from_str_fn(values::clients), arg_name = "n")]
     max_clients: usize,
@@ -177,6 +184,8 @@ pub struct Config {
     pub capture: CaptureSettings,
     /// How stills are taken.
     pub still: StillSettings,
+    /// How pictures are to be turned for viewing; `None` leaves it to the camera.
+    pub orientation: Option<Orientation>,
     /// Controls to set whenever the camera is opened.
     pub control_values: Vec<ControlValue>,
     /// Settings of the HTTP side.
@@ -277,6 +286,8 @@ impl Args {
                 deadline: self.still_deadline,
                 min_interval: self.still_min_interval,
             },
+            orientation: (self.rotate.is_some() || self.flip.is_some())
+                .then(|| Orientation::new(self.flip, self.rotate.unwrap_or(0))),
             control_values: self.control,
             http: http::Settings {
                 admission: Admission {

@@ -8,6 +8,12 @@ use log::LevelFilter;
 use crate::frame::Size;
 use crate::hub::pace::parse_time;
 
+/// Degrees by which a picture is rotated.
+pub fn rotation(text: &str) -> Result<u16, String> {
+    let degrees = text.parse().ok().filter(|degrees| matches!(degrees, 90 | 180 | 270));
+    degrees.ok_or_else(|| "expected 90, 180 or 270".into())
+}
+
 /// Octal permissions of a file.
 pub fn permissions(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);

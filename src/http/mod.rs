@@ -227,7 +227,7 @@ impl App {
             },
             Route::ClipIndex => Ok(clip::index(ring, query)),
             Route::Snapshot => picture::snapshot(exchange, session),
-            Route::Still => picture::still(exchange, stills),
+            Route::Still => picture::still(exchange, session, stills),
             Route::Warm => picture::warm(session.hub(), query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
             Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),

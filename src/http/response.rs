@@ -7,6 +7,8 @@ use tiny_http::{HTTPVersion, Header, StatusCode};
 
 use super::server::connection::{Connection, SendError};
 use crate::frame::Frame;
+use crate::jpeg::{self, Capture};
+use crate::system::os;
 
 /// The `Server` header of every response that has no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
@@ -21,7 +23,8 @@ pub struct Response {
 enum Body {
     Bytes(Vec<u8>),
     Fixed(&'static [u8]),
-    Picture(Arc<Frame>),
+    /// What replaces the beginning of the frame's JPEG, and where it goes on behind it.
+    Picture(Vec<u8>, usize, Arc<Frame>),
 }
 
 impl Response {
@@ -48,11 +51,12 @@ impl Response {
     }
 
     /// One picture, with what wget, cron jobs and timelapse programs want to know about it.
-    pub fn picture(frame: Arc<Frame>) -> Self {
+    pub fn picture(frame: Arc<Frame>, camera: &str) -> Self {
+        let (header, rest) = with_capture(&frame, camera);
         let real = frame.captured_at().real;
         let taken = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(real.as_secs()));
         let sequence = frame.sequence();
-        Self::new(200, "image/jpeg", Body::Picture(frame))
+        Self::new(200, "image/jpeg", Body::Picture(header, rest, frame))
             .uncached()
             .with("X-Timestamp", format!("{}.{:06}", real.as_secs(), real.subsec_micros()))
             .with("X-Frame-Seq", sequence.to_string())
@@ -94,12 +98,15 @@ impl Response {
         is_head: bool,
         keep: bool,
     ) -> Result<(), SendError> {
-        let body = match &self.body {
-            Body::Bytes(bytes) => bytes.as_slice(),
-            Body::Fixed(bytes) => bytes,
-            Body::Picture(frame) => frame.jpeg(),
+        let (first, body) = match &self.body {
+            Body::Bytes(bytes) => (&[][..], bytes.as_slice()),
+            Body::Fixed(bytes) => (&[][..], *bytes),
+            Body::Picture(header, rest, frame) => (header.as_slice(), &frame.jpeg()[*rest..]),
         };
-        let head = self.head(version, body.len(), keep);
+        let mut head = self.head(version, first.len() + body.len(), keep);
+        if !is_head {
+            head.extend_from_slice(first);
+        }
         connection.send_both(&head, if is_head { &[] } else { body })
     }
 
@@ -126,6 +133,15 @@ impl Response {
         head.extend_from_slice(connection);
         head
     }
+}
+
+/// What replaces the beginning of a frame's JPEG so that it says when and by which camera it was taken, and where the
+/// JPEG goes on behind it. The frame's own bytes are shared by all clients.
+pub fn with_capture(frame: &Frame, camera: &str) -> (Vec<u8>, usize) {
+    let real = frame.captured_at().real;
+    let (time, offset) = os::local_time(real);
+    let capture = Capture { camera, time, micros: real.subsec_micros(), offset };
+    jpeg::with_capture(frame.jpeg(), &capture).unwrap_or_default()
 }
 
 #[cfg(test)]

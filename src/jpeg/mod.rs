@@ -8,10 +8,12 @@
 //! entropy-coded data is noticed only where it shows as a marker. Names and section numbers are those of the JPEG
 //! standard, ITU-T T.81.
 
+mod header;
 mod luma;
 mod scanner;
 mod segments;
 
+pub use self::header::{Capture, Flip, Orientation, with_capture};
 pub use self::luma::mean_luma;
 pub use self::scanner::{Picture, inspect, inspect_without_eoi};
 pub use self::segments::Fault;

@@ -21,6 +21,18 @@ pub fn realtime() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// This time in the process's time zone, as Exif writes it, and that zone's minutes ahead of UTC.
+pub fn local_time(real: Duration) -> (String, i32) {
+    let seconds = real.as_secs() as libc::time_t;
+    // SAFETY: all of its fields are integers, but for a pointer, which may be null.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid during the call.
+    unsafe { libc::localtime_r(&seconds, &mut local) };
+    let [year, month] = [1900 + local.tm_year, 1 + local.tm_mon];
+    let libc::tm { tm_mday: day, tm_hour: hour, tm_min: minute, tm_sec: second, .. } = local;
+    (format!("{year}:{month:02}:{day:02} {hour:02}:{minute:02}:{second:02}"), (local.tm_gmtoff / 60) as i32)
+}
+
 /// What [`poll`] found on one descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {

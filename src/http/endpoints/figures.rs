@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use self::Reading::{Count, Each, Info, Json, OneOf, Time, Times};
-use crate::camera::session::{Phase, Session};
+use crate::camera::session::{Phase, Session, Status};
 use crate::camera::still::{BOUNDS, Histogram, Stills};
+use crate::frame::Size;
 use crate::http::response::Response;
 use crate::http::server::client::{ClientStats, EndReason, Sent, Viewers};
 use crate::http::server::limits::Limits;
@@ -124,6 +125,7 @@ fn server_and_camera<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
             Info(identity.iter().filter(|(key, _)| *key != "bus").cloned().collect())),
         row("camera.identity", "", "", Info(identity)),
         row("camera.size", "", "", Json(json!(status.mode.map(|mode| mode.size.to_string())))),
+        row("displayed", "", "", Json(displayed(&status))),
         row("camera.fps", "", "", Json(json!(status.mode.and_then(|mode| mode.fps)))),
         row("camera.controls", "", "", Json(json!(from.controls))),
         row("camera.open_seconds", "framehub_camera_open_seconds_total",
@@ -131,6 +133,13 @@ fn server_and_camera<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("camera.watchers", "framehub_camera_watchers",
             "Requests that want pictures now.", Json(json!(from.session.hub().watchers()))),
     ]
+}
+
+/// Size of the live picture as it is shown: width and height change places where the picture is turned on its side.
+fn displayed(status: &Status) -> Value {
+    let is_sideways = status.traits.lock().orientation.is_some_and(|orientation| orientation.is_sideways());
+    let shown = |Size { width, height }| if is_sideways { (height, width) } else { (width, height) };
+    json!(status.mode.map(|mode| shown(mode.size)).map(|(width, height)| json!({"width": width, "height": height})))
 }
 
 #[rustfmt::skip]

@@ -30,7 +30,7 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
     // A picture that is recent enough wakes no camera that sleeps.
     let is_asleep = session.live_for().is_none();
     if let Some(frame) = hub.newest_captured().filter(|frame| is_asleep && frame.captured_at().mono > not_before) {
-        return Ok(Response::picture(frame));
+        return Ok(Response::picture(frame, &camera(session)));
     }
     let deadline = Instant::now() + DEADLINE;
     let _waiting = exchange.wait(deadline)?;
@@ -40,14 +40,14 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
         // A still is over soon.
         Response::unavailable_for(if session.is_switching() { 1 } else { 2 }, format!("no picture: {error}"))
     })?;
-    Ok(Response::picture(frame))
+    Ok(Response::picture(frame, &camera(session)))
 }
 
 /// `/still`: a full-resolution picture exposed after now, or with `max_age=MS` at most so long ago.
 ///
 /// # Errors
 /// 503 with the reason; 400 for wrong parameters.
-pub fn still(exchange: &Exchange<'_>, stills: &Stills) -> Result<Response, Response> {
+pub fn still(exchange: &Exchange<'_>, session: &Session, stills: &Stills) -> Result<Response, Response> {
     let (rule, max_age) = (settle(&exchange.query)?, max_age(&exchange.query)?);
     let asked = Instant::now();
     let _waiting = exchange.wait(asked + QUEUE)?;
@@ -55,10 +55,15 @@ pub fn still(exchange: &Exchange<'_>, stills: &Stills) -> Result<Response, Respo
         .take(max_age + asked.elapsed(), rule)
         .map_err(|error| Response::unavailable(format!("no full-resolution picture: {error}")))?;
     let size = still.frame.size();
-    Ok(Response::picture(still.frame)
+    Ok(Response::picture(still.frame, &camera(session))
         .with("X-Frame-Size", size.to_string())
         .with("X-Settled", if still.is_settled { "1" } else { "0" })
         .with("X-Still-Switch-Ms", still.switch.as_millis().to_string()))
+}
+
+/// The name of the camera from which the pictures come.
+pub fn camera(session: &Session) -> String {
+    session.status().identity.map_or_else(String::new, |identity| identity.card)
 }
 
 /// `/warm?for=10s`: opens the camera ahead of a still and keeps it open, so that the picture has settled by then.
