@@ -115,7 +115,7 @@ class Viewer(Seen, threading.Thread):
                 del buffer[:length]
                 take = self._take_part
             if not self._receive(buffer):
-                if buffer and buffer != LAST:
+                if buffer and buffer != LAST and not self._closing:
                     raise BrokenStream(f"the stream ended inside a part, after {len(buffer)} bytes")
                 self._end("last boundary" if buffer else "closed by the server")
 

@@ -251,9 +251,9 @@ class Run:
             self.guest.cam("set dim=1")
             set_controls(self.server, exposure_dynamic_framerate=1)
             wanted = 2 / self.profile.sizes[self.live_size]
-        elif exposure and int(exposure[1]) >= 2500:
-            set_controls(self.server, auto_exposure=1, exposure_time_absolute=2500)
-            wanted = 0.25
+        elif exposure and int(exposure[1]) >= 2000:
+            set_controls(self.server, auto_exposure=1, exposure_time_absolute=2000)
+            wanted = 0.2
         elif exposure:
             raise NotApplicable("its exposure is never longer than its period")
         else:
@@ -429,7 +429,8 @@ def print_table(table):
                  for promise, outcome, words in results if promise != "many"]
         print(f"| {name} | " + " | ".join(cells) + " |")
     for name, results in table:
-        print(*(f"\n{name}, {words}" for promise, _, words in results if promise == "many"), sep="")
+        for words in (words for promise, _, words in results if promise == "many"):
+            print(f"{name}: {words}", flush=True)
 
 
 def names():
