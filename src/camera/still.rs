@@ -59,7 +59,7 @@ pub struct Still {
 pub struct Stills {
     session: Arc<Session>,
     settings: StillSettings,
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     done: Condvar,
     /// Stills taken with a switch.
     pub switches: AtomicU64,
@@ -74,7 +74,7 @@ pub struct Stills {
 }
 
 #[derive(Default)]
-struct State {
+struct Progress {
     is_busy: bool,
     /// Attempts that have ended.
     attempts: u64,

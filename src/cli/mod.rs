@@ -70,7 +70,7 @@ struct Args {
     /// least time between two stills that switch the camera (default 0.5)
     #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
-    /// viewers at a time at most; snapshots have 16 more connections of their own (default 64)
+    /// viewers at a time at most; snapshots have 16 more connections (default 64)
     #[argh(option, default = "64", from_str_fn(values::clients), arg_name = "n")]
     max_clients: usize,
     /// a camera control to set whenever the camera is opened, such as brightness=10; can be given several times
