@@ -42,12 +42,12 @@ report() {
   echo "$1: all passed"
 }
 
-# isolate NAME COMMAND...: replaces this script by a command in namespaces of its own, which take all its processes, mounts
+# isolate NAME COMMAND...: replaces this script by a command in its own namespaces, which take all its processes, mounts
 # and networks with them. Needs root, or sudo without a password; exit status 2 otherwise.
 isolate() {
   local name=$1 namespaces=(unshare --mount --net --pid --fork --kill-child --mount-proc)
   shift
   [ "$(id -u)" = 0 ] || namespaces=(sudo -n "${namespaces[@]}")
-  "${namespaces[@]}" true || { echo "$name: root is needed, for mounts and networks of its own" >&2; exit 2; }
+  "${namespaces[@]}" true || { echo "$name: root is needed, for its own mounts and networks" >&2; exit 2; }
   exec "${namespaces[@]}" "$@"
 }

@@ -1,5 +1,5 @@
 //! `--list` and `--check`: which cameras there are, and whether the chosen one can do what framehub needs, measured.
-//! Works on the camera directly, without the capture thread; the server does not run meanwhile.
+//! Works on the camera directly, without the capture thread; the server does not run at the same time.
 
 use std::fs;
 use std::io::{self, Write};

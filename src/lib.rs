@@ -10,8 +10,8 @@
 //! | [`cli`] | the command line and the file, as typed and as checked; other programs' command lines |
 //! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
 //! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
-//! | [`hub`] | the newest frame, the wake-up, who is watching; lock-step, thinning, the ring of the latest frames |
-//! | [`http`] | from an accepted socket to an answer |
+//! | [`hub`] | the newest frame, the wake-up, the number of viewers; lock-step, thinning, the ring of the latest frames |
+//! | [`http`] | from an accepted socket to a response |
 //! | [`doctor`] | `--list` and `--check` |
 //! | [`systemd`] | what a service manager is told, and the sockets that it holds |
 //! | [`system`] | the operating system: clocks, poll, resources, the log |
@@ -52,7 +52,7 @@ use self::systemd::{Manager, Watched};
 const CAPTURE_FAREWELL: Duration = Duration::from_millis(250);
 
 /// Serves until `stop` becomes readable or its other end is closed, then ends everything within a second. What can
-/// be read from `reload` makes the camera open anew.
+/// be read from `reload` makes the camera open again.
 ///
 /// # Errors
 /// In words, when a thread cannot be made or waiting for clients fails.
@@ -75,7 +75,7 @@ pub fn run(
     let panel = Panel::new(session.clone(), remembered);
     let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep }, config.http);
     system::resources::raise_limits(app.most_connections());
-    say_replay(&config.ring, &config.live);
+    log_replay(&config.ring, &config.live);
 
     let capture = Capture::new(session.clone(), config.capture);
     let capture = thread::Builder::new()
@@ -114,7 +114,7 @@ pub fn run(
 }
 
 /// How long a replay can be is known only when pictures come (the hub says it then); until then, a guess.
-fn say_replay(keep: &RingSettings, live: &Mode) {
+fn log_replay(keep: &RingSettings, live: &Mode) {
     let Some(replay) = keep.replay else { return };
     // As webcams' pictures are: about 40, 110 and 240 kB at 480, 720 and 1080 lines.
     let picture = 8000.0 + 0.11 * live.size.area() as f64;

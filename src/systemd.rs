@@ -1,6 +1,6 @@
 //! The service manager that started us: the sockets that it keeps for us, and what it is told.
 //!
-//! A thread of its own reports the status and feeds the watchdog, but only while the capture thread is alive (or sleeps
+//! Its own thread reports the status and feeds the watchdog, but only while the capture thread is alive (or sleeps
 //! on purpose) and a request of our own gets a response. Without a service manager, only SIGHUP is left to do.
 
 use std::env;
@@ -115,7 +115,7 @@ impl Manager {
         }
     }
 
-    /// Reports until `done` is closed at its other end. `reload` becomes readable when the camera is to be opened anew;
+    /// Reports until `done` is closed at its other end. `reload` becomes readable when the camera is to be opened again;
     /// viewers stay.
     pub fn run(&self, watched: &Watched<'_>, reload: BorrowedFd<'_>, done: BorrowedFd<'_>) {
         let period = self.watchdog.map_or(STATUS_AGE, |limit| (limit / 4).min(STATUS_AGE));
@@ -150,7 +150,7 @@ impl Manager {
         // Not by the crate, whose microseconds overflow where time_t has 32 bits.
         let now = os::monotonic().as_micros() as i128;
         self.notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
-        info!("reloading: the camera is opened anew; options are read at a restart only");
+        info!("reloading: the camera is opened again; options are read at a restart only");
         session.reopen();
         self.notify(&[NotifyState::Ready]);
     }

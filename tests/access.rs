@@ -1,4 +1,4 @@
-//! Who may look and who may change things: credentials, pages of other sites, names, proxies' word; and that no
+//! Access control, for reading and for changes: credentials, pages of other sites, names, proxies' word; and that no
 //! secret is ever repeated.
 
 mod support;
@@ -9,10 +9,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Answer, EXIT_LIMIT, PATIENCE, TestServer, program, request, request_with};
+use support::{EXIT_LIMIT, PATIENCE, Response, TestServer, program, request, request_with};
 
 /// Long and odd enough to be found wherever they should not be.
-const FILE: &str = "# who may come in\n\
+const FILE: &str = "# people with access\n\
     read ann:pw-0f3a:of ann\n\
     control ben:pw-7b61 of ben\n\
     read token:tk-51d2+look/er==\n\
@@ -149,16 +149,16 @@ fn every_credential_on_the_wire() {
     let mut wrong = 0;
     for (target, fields, status, is_wrong) in &cases {
         let start = Instant::now();
-        let answer = server.connect().exchange(request_with("GET", target, fields));
+        let response = server.connect().exchange(request_with("GET", target, fields));
         let took = start.elapsed();
-        assert_eq!(answer.status, *status, "{target} {fields:?}: {}", answer.text());
+        assert_eq!(response.status, *status, "{target} {fields:?}: {}", response.text());
         if *status == 401 {
-            let challenges = answer.headers("WWW-Authenticate");
+            let challenges = response.headers("WWW-Authenticate");
             assert_eq!(challenges, ["Basic realm=\"framehub\", charset=\"UTF-8\"", "Bearer realm=\"framehub\""]);
         }
         assert!(!is_wrong || took >= Duration::from_millis(300), "{target} {fields:?} was refused after {took:?}");
-        assert_no_secret(&answer.head, "an answer's head");
-        assert_no_secret(&answer.text(), "an answer");
+        assert_no_secret(&response.head, "a response's head");
+        assert_no_secret(&response.text(), "a response");
         wrong += u64::from(*is_wrong);
     }
     // A stream, with the token in its address.
@@ -197,7 +197,7 @@ fn who_may_look_may_not_change_anything() {
     assert_eq!(get("/?action=command&id=-1&token=tk-e94c-control"), 200);
 }
 
-/// A machine that watches ours, and a browser's tab, get what they need; the reasons are for those who may look.
+/// A machine that watches ours, and a browser's tab, get what they need; the reasons are for those with a credential.
 #[test]
 fn health_and_icon_need_no_credential() {
     let server = guarded(&["--device", "/nonexistent/video0"]);
@@ -266,7 +266,7 @@ fn a_file_that_closes_nothing_is_refused() {
     }
 }
 
-/// One who guesses waits, but takes no place away: not even of a server that has room for one viewer.
+/// A client that guesses waits, but takes no permit away: not even of a server that has room for one viewer.
 #[test]
 fn guesses_lock_out_nobody() {
     let server = guarded(&["--max-clients", "1"]);
@@ -311,7 +311,7 @@ fn no_referer_has_a_token() {
 
 #[test]
 fn pages_whose_scripts_may_read() {
-    let ask = |server: &TestServer, target: &str, origin: Option<&str>| -> Answer {
+    let ask = |server: &TestServer, target: &str, origin: Option<&str>| -> Response {
         let fields: Vec<_> = origin.map(|origin| ("Origin", origin)).into_iter().collect();
         server.connect().exchange(request_with("GET", target, &fields))
     };
@@ -328,8 +328,11 @@ fn pages_whose_scripts_may_read() {
     for target in ["/snapshot", "/stream", "/state", "/nothing"] {
         for origin in [None, panel, other, local] {
             for server in [&open, &ustreamer] {
-                let answer = ask(server, target, origin);
-                assert_eq!((answer.expect_header("Access-Control-Allow-Origin"), answer.header("Vary")), ("*", None));
+                let response = ask(server, target, origin);
+                assert_eq!(
+                    (response.expect_header("Access-Control-Allow-Origin"), response.header("Vary")),
+                    ("*", None)
+                );
             }
         }
         for (origin, by_default, by_name) in [
@@ -341,9 +344,9 @@ fn pages_whose_scripts_may_read() {
             (Some("null"), None, None),
         ] {
             for (server, allowed) in [(&default, by_default), (&closed, None), (&named, by_name)] {
-                let answer = ask(server, target, origin);
-                assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{target} {origin:?}");
-                assert_eq!(answer.header("Vary"), Some("Origin"));
+                let response = ask(server, target, origin);
+                assert_eq!(response.header("Access-Control-Allow-Origin"), allowed, "{target} {origin:?}");
+                assert_eq!(response.header("Vary"), Some("Origin"));
             }
         }
     }
@@ -354,7 +357,7 @@ fn pages_whose_scripts_may_read() {
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
 
 /// Every combination of header fields, kind of request, credential and `--allow-origin`: what the rule allows, no matter
-/// who shows which credential.
+/// which client shows which credential.
 #[test]
 fn a_foreign_page_can_only_read() {
     let browser = ("User-Agent", "Mozilla/5.0");
@@ -397,9 +400,9 @@ fn a_foreign_page_can_only_read() {
                 for (method, target, body) in requests {
                     let length = body.len().to_string();
                     let fields = [&fields[..], &[("Content-Length", &length)]].concat();
-                    let answer = server.connect().exchange(request_with(method, target, &fields) + body);
+                    let response = server.connect().exchange(request_with(method, target, &fields) + body);
                     let status = if &expected[at..=at] == "y" { 200 } else { 403 };
-                    assert_eq!(answer.status, status, "{method} {target} {fields:?} {allow:?}: {}", answer.text());
+                    assert_eq!(response.status, status, "{method} {target} {fields:?} {allow:?}: {}", response.text());
                 }
             }
         }
@@ -453,9 +456,9 @@ fn names_by_which_a_request_without_a_credential_may_call_this_machine() {
 #[test]
 fn refusals_name_the_option_that_would_allow_it() {
     let body_of = |server: &TestServer, fields: &[(&str, &str)]| {
-        let answer = server.connect().exchange(request_with("GET", "/still", fields));
-        assert_eq!(answer.status, 403, "{}", answer.text());
-        answer.text()
+        let response = server.connect().exchange(request_with("GET", "/still", fields));
+        assert_eq!(response.status, 403, "{}", response.text());
+        response.text()
     };
     let server = TestServer::start(&[]);
     for _ in 0..3 {

@@ -48,10 +48,10 @@ fn what_is_no_camera_is_refused_in_words() {
         let device = device.to_str().expect("text");
         let server = TestServer::start(&["--device", device]);
         let start = Instant::now();
-        let answer = server.get("/snapshot");
-        answer.assert_unavailable();
+        let response = server.get("/snapshot");
+        response.assert_unavailable();
         assert!(start.elapsed() <= SNAPSHOT_LIMIT, "{device}: {:?}", start.elapsed());
-        assert!(answer.text().contains(device), "{}", answer.text());
+        assert!(response.text().contains(device), "{}", response.text());
         server.assert_answers();
     }
 }
@@ -86,9 +86,9 @@ fn auto_without_any_camera() {
         return;
     }
     let server = TestServer::start(&["--device", "auto"]);
-    let answer = server.get("/snapshot");
-    answer.assert_unavailable();
-    assert!(answer.text().to_lowercase().contains("camera"), "{}", answer.text());
+    let response = server.get("/snapshot");
+    response.assert_unavailable();
+    assert!(response.text().to_lowercase().contains("camera"), "{}", response.text());
     let said_so = |line: &String| line.to_lowercase().contains("no ") && line.to_lowercase().contains("camera");
     wait_until("the log says that there is no camera", PATIENCE, || server.log().iter().any(said_so));
 }

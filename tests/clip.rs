@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use recorder::{NARROW, Parts, assert_no_gap};
-use support::{Answer, PATIENCE, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
+use support::{PATIENCE, Response, TestServer, is_long_run, is_one_whole_jpeg, request, stamp_of};
 
 /// The clip's length in seconds: three in the short run.
 fn seconds() -> u64 {
@@ -37,7 +37,7 @@ fn pictures(file: &[u8]) -> Vec<&[u8]> {
     pictures
 }
 
-fn number<T: std::str::FromStr>(response: &Answer, header: &str) -> T {
+fn number<T: std::str::FromStr>(response: &Response, header: &str) -> T {
     response.expect_header(header).parse().unwrap_or_else(|_| panic!("{header} is a number: {}", response.head))
 }
 
@@ -72,7 +72,7 @@ fn a_clip_holds_every_frame_of_its_seconds() {
 
     let mut client = server.connect();
     client.send(request("HEAD", &target));
-    let head = client.try_answer("HEAD").expect("a response");
+    let head = client.try_response("HEAD").expect("a response");
     assert!(number::<u64>(&head, "Content-Length") > 100_000, "{}", head.head);
 }
 
@@ -156,9 +156,9 @@ fn a_slow_download_is_complete() {
     client.send(request("GET", "/clip"));
     server.wait_log("mode=clip", PATIENCE);
     assert_eq!(server.get("/stream").status, 503, "the download counts as a viewer");
-    assert_eq!(server.get("/snapshot").status, 200, "snapshots have a limit of their own");
+    assert_eq!(server.get("/snapshot").status, 200, "snapshots have their own limit");
     thread::sleep(Duration::from_secs(seconds().min(6)));
-    let clip = client.answer();
+    let clip = client.response();
     let camera: Vec<u64> = pictures(&clip.body).iter().map(|jpeg| stamp_of(jpeg).expect("a stamp").seq).collect();
     assert_no_gap("the clip", &camera);
     server.wait_log("mode=clip reason=\"has all it asked for\"", PATIENCE);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 // Used to measure pictures here; it is tested elsewhere.
 use framehub::jpeg::mean_luma;
 use serde_json::{Value, json};
-use support::{Answer, PATIENCE, SNAPSHOT_LIMIT, TestServer, request, wait_until};
+use support::{PATIENCE, Response, SNAPSHOT_LIMIT, TestServer, request, wait_until};
 
 /// Content types of a body.
 const JSON: &str = "application/json";
@@ -21,7 +21,7 @@ fn start(args: &[&str]) -> TestServer {
 }
 
 #[track_caller]
-fn post(server: &TestServer, target: &str, content_type: &str, body: &str) -> Answer {
+fn post(server: &TestServer, target: &str, content_type: &str, body: &str) -> Response {
     server.connect().exchange(format!(
         "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -30,7 +30,7 @@ fn post(server: &TestServer, target: &str, content_type: &str, body: &str) -> An
 
 /// All controls, from a response that must list them.
 #[track_caller]
-fn controls(response: &Answer) -> Vec<Value> {
+fn controls(response: &Response) -> Vec<Value> {
     assert_eq!(response.status, 200, "{}{}", response.head, response.text());
     assert_eq!(response.expect_header("Content-Type"), JSON);
     serde_json::from_slice(&response.body).expect("a JSON list")
@@ -180,10 +180,10 @@ fn other_methods_set_nothing() {
     let mut client = server.connect();
     for method in ["GET", "HEAD"] {
         client.send(request(method, "/controls?brightness=30"));
-        assert_eq!(client.try_answer(method).expect("a response").status, 200);
+        assert_eq!(client.try_response(method).expect("a response").status, 200);
     }
     client.send(request("HEAD", "/?action=command&id=9963776&group=1&value=30"));
-    assert_eq!(client.try_answer("HEAD").expect("a response").status, 405);
+    assert_eq!(client.try_response("HEAD").expect("a response").status, 405);
     assert_eq!(client.exchange(request("PUT", "/controls?brightness=30")).status, 405);
     assert_eq!(value(&server, "brightness"), 0);
 }
@@ -358,7 +358,7 @@ fn many_clients_that_set_controls_at_once_all_get_a_response() {
 fn a_reset_goes_back_to_the_values_of_the_command_line() {
     let server = start(&["--idle", "0.3", "--control", "brightness=10", "--control", "color_effects=1"]);
     let all =
-        |response: &Answer| ["brightness", "gain", "color_effects"].map(|name| value_in(&controls(response), name));
+        |response: &Response| ["brightness", "gain", "color_effects"].map(|name| value_in(&controls(response), name));
     let set = post(&server, "/controls?brightness=-5&color_effects=3&gain_automatic=0&gain=7", FORM, "");
     assert_eq!(all(&set), [json!(-5), json!(7), json!(3)]);
     let given = [json!(10), json!(50), json!(1)];

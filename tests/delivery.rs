@@ -47,7 +47,7 @@ fn most_memory<T>(server: &TestServer, work: impl FnOnce() -> T) -> (u64, T) {
 }
 
 /// Four recorders: fast; with pauses; at 60 % of the rate, which ends when the ring has turned once; and one whose
-/// single pause is too long for a connection. Nobody has a gap, and those who ended are told where.
+/// single pause is too long for a connection. Nobody has a gap, and those that ended are told where.
 #[test]
 fn all_frames_or_an_end_that_says_where() {
     let _alone = alone();
@@ -105,7 +105,7 @@ fn all_frames_or_an_end_that_says_where() {
     assert!(slow_end.contains(&format!("fell behind after frame {last}")), "{slow_end}");
     server.wait_log(&format!("fell behind after frame {last}"), PATIENCE);
     server.wait_log("mode=all reason=\"fell behind the ring", PATIENCE);
-    assert!(silent.len() < 300, "it was put out during its pause: {} frames", silent.len());
+    assert!(silent.len() < 300, "it was evicted during its pause: {} frames", silent.len());
     server.wait_log("mode=all reason=\"stopped reading\"", PATIENCE);
 }
 
@@ -169,9 +169,9 @@ fn all_frames_from_the_past() {
         ("/stream?mode=any", "lockstep"),
         ("/stream?fps=0", "0.1 to 1000"),
     ] {
-        let answer = server.get(target);
-        assert_eq!(answer.status, 400, "{target}");
-        assert!(answer.text().contains(words), "{target}: {}", answer.text());
+        let response = server.get(target);
+        assert_eq!(response.status, 400, "{target}");
+        assert!(response.text().contains(words), "{target}: {}", response.text());
     }
 }
 
@@ -326,7 +326,7 @@ fn the_default_mode_can_be_chosen() {
     assert!(Parts::open(&server, "/stream?mode=newest").next().expect("a frame").number.is_none());
 }
 
-/// A frozen picture must not look live: what was captured before the camera fell asleep is not sent to who comes.
+/// A frozen picture must not look live: what was captured before the camera fell asleep is not sent to a viewer that comes.
 #[test]
 fn a_stream_does_not_begin_with_an_old_picture() {
     let server = TestServer::start(&["--size", "320x240", "--idle", "0.5"]);
@@ -337,7 +337,7 @@ fn a_stream_does_not_begin_with_an_old_picture() {
     assert!(first.age < Duration::from_millis(1_500), "its first picture is {:?} old", first.age);
 }
 
-/// Two hundred join and leave in every mode and manner; whoever stays in lockstep is not held up by those who left.
+/// Two hundred join and leave in every mode and manner; a viewer that stays in lockstep is not held up by those that left.
 #[test]
 fn a_storm_in_all_modes_leaves_nothing() {
     let _alone = alone();
@@ -352,7 +352,7 @@ fn a_storm_in_all_modes_leaves_nothing() {
         let staying = scope.spawn(|| {
             let mut frames = 0;
             while !over.is() {
-                staying.next().expect("who stays goes on");
+                staying.next().expect("a viewer that stays goes on");
                 frames += 1;
             }
             frames
@@ -367,7 +367,7 @@ fn a_storm_in_all_modes_leaves_nothing() {
                     0 => client.reset(),
                     1 => drop(client),
                     _ => {
-                        assert_eq!(client.answer().status, 200);
+                        assert_eq!(client.response().status, 200);
                         Parts::new(client.into_reader()).take_for(Duration::from_millis(500), NO_PAUSE);
                     }
                 }
@@ -378,10 +378,10 @@ fn a_storm_in_all_modes_leaves_nothing() {
         server.wait_footprint(before, PATIENCE);
         thread::sleep(Duration::from_secs(1));
         drop(storming);
-        let frames = staying.join().expect("who stays goes on");
-        assert!(frames > 20, "who stays gets {frames} frames");
+        let frames = staying.join().expect("a viewer that stays goes on");
+        assert!(frames > 20, "the viewer that stays gets {frames} frames");
     });
-    assert_eq!(times(&server, "held up"), 0, "nobody who left was waited for");
+    assert_eq!(times(&server, "held up"), 0, "no viewer that left was waited for");
 }
 
 /// SIGTERM with a recorder that is far behind and a lock-step client that stalls: both modes end in time and properly.

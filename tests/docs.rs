@@ -183,8 +183,8 @@ fn every_documented_route_is_there() {
     for route in documented {
         let target = route.replace("…", "").replace("MS", "1000");
         // OPTIONS knows the routes as GET does, and moves no camera.
-        let answer = server.connect().exchange(request("OPTIONS", &target));
-        assert_ne!(answer.status, 404, "{route}");
+        let response = server.connect().exchange(request("OPTIONS", &target));
+        assert_ne!(response.status, 404, "{route}");
     }
     assert_eq!(server.connect().exchange(request("OPTIONS", "/nowhere")).status, 404, "404 can be seen this way");
 }

@@ -1,5 +1,5 @@
 //! Whoever means harm, or is merely broken, takes nothing away for good: no thread, no descriptor, no memory, and
-//! nobody else's answer. These are the inputs that ended or crippled tiny_http's server.
+//! nobody else's response. These are the inputs that ended or crippled tiny_http's server.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn watched_server(args: &[&str]) -> (TestServer, Viewer) {
     (server, viewer)
 }
 
-/// A viewer on a thread of its own, who has to get frames without a long gap to the end of the test.
+/// A viewer on its own thread, which has to get frames without a long gap to the end of the test.
 struct Viewer {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     thread: Option<thread::JoinHandle<Duration>>,
@@ -61,8 +61,8 @@ fn http_2_0_fifty_times_leaves_nothing() {
     let before = server.footprint();
     let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
     for client in &mut clients {
-        let answer = client.exchange("GET / HTTP/2.0\r\nHost: x\r\n\r\n");
-        assert_eq!(answer.status, 505);
+        let response = client.exchange("GET / HTTP/2.0\r\nHost: x\r\n\r\n");
+        assert_eq!(response.status, 505);
     }
     // We keep our ends open: the server is the one that closes.
     server.wait_footprint(before, PATIENCE);
@@ -77,7 +77,7 @@ fn twenty_bursts_of_eight_are_all_answered() {
         let mut burst: Vec<Client> = (0..8).map(|_| server.connect()).collect();
         for _ in 0..2 {
             burst.iter_mut().for_each(|client| client.send(request("GET", "/")));
-            answered += burst.iter_mut().map(|client| client.answer().status).filter(|&status| status == 200).count();
+            answered += burst.iter_mut().map(|client| client.response().status).filter(|&status| status == 200).count();
         }
     }
     assert_eq!(answered, 20 * 8 * 2);
@@ -91,7 +91,7 @@ fn bursts_of_kept_connections_are_all_answered() {
     for _ in 0..20 {
         let mut burst: Vec<Client> = (0..8).map(|_| server.connect()).collect();
         burst.iter_mut().for_each(|client| client.send(request("GET", "/")));
-        assert!(burst.iter_mut().all(|client| client.answer().status == 200), "with {} kept ones", kept.len());
+        assert!(burst.iter_mut().all(|client| client.response().status == 200), "with {} kept ones", kept.len());
         kept.extend(burst);
     }
     // The first of them may have been closed in favour of newcomers, but not with so few.
@@ -122,7 +122,7 @@ fn resets_after_the_request_leave_nothing() {
     viewer.finish();
 }
 
-/// Resets in the middle of an answer, when the server is inside a write.
+/// Resets in the middle of a response, when the server is inside a write.
 #[test]
 fn resets_within_the_stream_leave_nothing() {
     let (server, viewer) = watched_server(&[]);
@@ -130,7 +130,7 @@ fn resets_within_the_stream_leave_nothing() {
     for _ in 0..resets() / 20 {
         let mut client = server.connect();
         client.send(request("GET", "/stream"));
-        client.answer();
+        client.response();
         client.reset();
     }
     server.wait_footprint(before, PATIENCE);
@@ -164,7 +164,7 @@ fn an_endless_header_line_costs_no_memory() {
     server.assert_answers();
 }
 
-/// More connects that say nothing than there are places for them: everybody else is served meanwhile.
+/// More connects that say nothing than there are permits for them: everybody else is served.
 #[test]
 fn silent_connects_lock_nobody_out() {
     sys::need_descriptors(1_000);
@@ -264,7 +264,7 @@ fn unread_responses_of_every_kind_are_bounded() {
     wait_until("one that reads is served", Duration::from_secs(4), || {
         let mut client = server.connect();
         client.try_send(request_with("GET", "/snapshot", &[known])).is_ok()
-            && client.try_answer("GET").is_ok_and(|answer| answer.status == 200)
+            && client.try_response("GET").is_ok_and(|response| response.status == 200)
     });
     // Their time, not our leaving, ends them.
     server.wait_footprint(before, PATIENCE);
@@ -338,7 +338,7 @@ fn assert_recovers(server: &TestServer) {
     wait_until("a snapshot is answered again", PATIENCE, || {
         let mut client = server.connect();
         client.try_send(request("GET", "/snapshot")).is_ok()
-            && client.try_answer("GET").is_ok_and(|answer| answer.status == 200)
+            && client.try_response("GET").is_ok_and(|response| response.status == 200)
     });
 }
 
@@ -358,8 +358,8 @@ fn threads_run_out_and_come_back() {
         let mut client = server.connect();
         // The refusal may come before the request has been sent.
         let _ = client.try_send(request("GET", "/snapshot"));
-        let answer = client.try_answer("GET").unwrap_or_else(|e| panic!("connection {turn}: no answer: {e}"));
-        answer.assert_unavailable();
+        let response = client.try_response("GET").unwrap_or_else(|e| panic!("connection {turn}: no response: {e}"));
+        response.assert_unavailable();
         client.assert_closed();
     }
     sys::forbid_threads(server.pid(), NOBODY, false);

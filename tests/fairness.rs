@@ -1,4 +1,4 @@
-//! Viewers who cannot hurt each other: slow ones, silent ones, ghosts, and five hundred at the same moment.
+//! Viewers that cannot hurt each other: slow ones, silent ones, stalled ones, and five hundred at the same moment.
 
 mod recorder;
 mod support;
@@ -51,7 +51,7 @@ fn watch(viewers: &mut [Parts], time: Duration) -> Watched {
         let read = |viewer: &mut Parts| {
             let begin = viewer.next().expect("the stream goes on");
             let seen = viewer.take_for(time, NO_PAUSE);
-            // By the camera's clock: no frame more or less for who is woken a little later.
+            // By the camera's clock: no frame more or less for a viewer that is woken a little later.
             let last = seen.last().expect("frames").stamp.mono_ns;
             (seen, (last - begin.stamp.mono_ns) as f64 / 1e9)
         };
@@ -72,8 +72,8 @@ fn watch(viewers: &mut [Parts], time: Duration) -> Watched {
     }
 }
 
-/// Ten fast viewers, then the same with one at 200 KB/s and one who never reads beside them: nobody notices. The one
-/// at 200 KB/s sees pictures of 100 KB no older than 1.2 s; the one who never reads is dropped within 10 s.
+/// Ten fast viewers, then the same with one at 200 KB/s and one that never reads beside them: nobody notices. The one
+/// at 200 KB/s sees pictures of 100 KB no older than 1.2 s; the one that never reads is dropped within 10 s.
 ///
 /// The long run needs a quiet machine and allows a difference of 1 %. The short one cannot tell a camera that is held
 /// up by viewers from one that is held up by the machine's other work: it allows half of the captured frames to be
@@ -111,7 +111,7 @@ fn slow_viewers_cost_the_fast_ones_nothing() {
              {dropped:?}",
             without.rate, with.rate, without.captured, with.captured, without.tcp_kib, with.tcp_kib
         );
-        assert!(dropped < Duration::from_secs(10), "the one who never reads was dropped after {dropped:?}");
+        assert!(dropped < Duration::from_secs(10), "the one that never reads was dropped after {dropped:?}");
         if is_unhurt && tcp_more < 2_000 && age < Duration::from_millis(1_200) {
             return;
         }
@@ -138,7 +138,7 @@ fn time_until_dropped(server: &TestServer) -> Duration {
     let dropped = || times(server, "reason=\"stopped reading\"");
     let (before, came) = (dropped(), Instant::now());
     let silent = stalled_viewer(server.address());
-    wait_until("the one who never reads is dropped", PATIENCE, || dropped() > before);
+    wait_until("the one that never reads is dropped", PATIENCE, || dropped() > before);
     drop(silent);
     came.elapsed()
 }
@@ -149,15 +149,16 @@ fn request_as(user_agent: &str) -> String {
 }
 
 /// A viewer that asked for the stream and reads nothing of it.
-fn ghost(server: &TestServer, user_agent: &str) -> TcpStream {
+fn stalled_client(server: &TestServer, user_agent: &str) -> TcpStream {
     let mut client = Client::over(narrow_connection(server.address(), NARROW));
     client.send(request_as(user_agent));
     client.into_socket()
 }
 
-/// When the house is full, who takes nothing for 2 s goes, the newcomer's twin first; who takes frames stays.
+/// When all viewers are there, one that has taken nothing for 2 s is evicted, an old connection of the same client
+/// first. A viewer that takes frames stays.
 #[test]
-fn ghosts_make_room_for_newcomers() {
+fn stalled_viewers_are_evicted_for_newcomers() {
     let _alone = alone();
     let server = TestServer::start(&["--fps", "30", "--max-clients", "3"]);
     let mut taking = Parts::open(&server, "/stream");
@@ -167,49 +168,49 @@ fn ghosts_make_room_for_newcomers() {
         let taking = scope.spawn(|| {
             let mut frames = 0;
             while !over.is() {
-                taking.next().expect("who takes frames is never put out");
+                taking.next().expect("a viewer that takes frames is never evicted");
                 frames += 1;
             }
             frames
         });
-        // One after the other, since each one's thread takes its number: 3 is the twin's.
+        // One after the other, since each one's thread takes its number: 3 is the same client's.
         let came = |count| wait_until("the viewer came", PATIENCE, || times(&server, "viewer came") == count);
         came(1);
-        let _other = ghost(&server, "VLC/3");
+        let _other = stalled_client(&server, "VLC/3");
         came(2);
-        let _twin = ghost(&server, "Safari/17");
+        let _same_client = stalled_client(&server, "Safari/17");
         came(3);
         let come = |user_agent: &str| {
             let mut client = server.connect();
-            let answer = client.exchange(request_as(user_agent));
-            (answer, client)
+            let response = client.exchange(request_as(user_agent));
+            (response, client)
         };
         come("Safari/17").0.assert_unavailable();
         assert_eq!(times(&server, "viewer left"), 0, "a pause is forgiven");
         thread::sleep(Duration::from_millis(3_500));
 
-        let (answer, _first) = come("Safari/17");
-        assert_eq!(answer.status, 200, "{}", answer.head);
+        let (response, _first) = come("Safari/17");
+        assert_eq!(response.status, 200, "{}", response.head);
         let left = server.wait_log("another wanted the place", PATIENCE);
-        assert!(left.contains("id=3 "), "the twin, which came third: {left}");
-        let (answer, _second) = come("Safari/17");
-        assert_eq!(answer.status, 200, "{}", answer.head);
-        wait_until("the other ghost goes too", PATIENCE, || times(&server, "another wanted the place") == 2);
+        assert!(left.contains("id=3 "), "the same client, which came third: {left}");
+        let (response, _second) = come("Safari/17");
+        assert_eq!(response.status, 200, "{}", response.head);
+        wait_until("the other stalled viewer goes too", PATIENCE, || times(&server, "another wanted the place") == 2);
         come("Safari/17").0.assert_unavailable();
         drop(coming);
-        assert!(taking.join().expect("it was never put out") > 60);
+        assert!(taking.join().expect("it was never evicted") > 60);
     });
 }
 
-/// An address can have a limit of its own, which is off by default.
+/// An address can have its own limit, which is off by default.
 #[test]
-fn one_address_can_be_kept_from_taking_every_place() {
+fn one_address_can_be_kept_from_taking_every_permit() {
     let _alone = alone();
     let server = TestServer::start(&["--size", "320x240", "--max-clients-per-address", "2"]);
     let mut viewers: Vec<Parts> = (0..2).map(|_| Parts::open(&server, "/stream")).collect();
-    let answer = server.get("/stream");
-    answer.assert_unavailable();
-    assert!(answer.text().contains("--max-clients-per-address"), "{}", answer.text());
+    let response = server.get("/stream");
+    response.assert_unavailable();
+    assert!(response.text().contains("--max-clients-per-address"), "{}", response.text());
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&"127.0.0.2:0".parse::<std::net::SocketAddr>().expect("an address").into()).expect("another address");
     socket.connect(&server.address().into()).expect("the server accepts connections");
@@ -237,7 +238,7 @@ fn a_burst_of_connections_hurts_nobody() {
                 scope.spawn(|| {
                     let mut seen = Vec::new();
                     while !over.is() {
-                        seen.push(viewer.next().expect("a viewer who is here stays"));
+                        seen.push(viewer.next().expect("a viewer that is here stays"));
                     }
                     seen
                 })
@@ -253,11 +254,11 @@ fn a_burst_of_connections_hurts_nobody() {
         thread::sleep(duration(Duration::from_secs(20)));
         eprintln!("{:?} with the burst, {before:?} before", server.footprint());
         drop(burst);
-        // The readers go on meanwhile: it is their threads and descriptors that remain.
+        // The readers go on: it is their threads and descriptors that remain.
         server.wait_footprint(before, PATIENCE);
         drop(bursting);
         for (number, reader) in readers.into_iter().enumerate() {
-            let seen = reader.join().expect("a viewer who is here stays");
+            let seen = reader.join().expect("a viewer that is here stays");
             recorder::assert_no_gap(&format!("viewer {number}"), &recorder::numbers(&seen));
             let oldest = seen.iter().map(|frame| frame.age).max().expect("frames");
             assert!(oldest < Duration::from_secs(2), "viewer {number} saw a picture {oldest:?} old");

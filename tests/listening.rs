@@ -21,15 +21,15 @@ fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
 }
 
-/// The whole answer to a GET.
+/// The whole response to a GET.
 fn get(path: &Path, target: &str, fields: &[(&str, &str)]) -> String {
     let mut socket = UnixStream::connect(path).expect("the socket takes connections");
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     let fields = [fields, &[("Connection", "close")]].concat();
     socket.write_all(request_with("GET", target, &fields).as_bytes()).expect("a request");
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).expect("an answer");
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    socket.read_to_end(&mut response).expect("a response");
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 fn run(args: &[&str]) -> Output {

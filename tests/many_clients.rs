@@ -52,9 +52,9 @@ fn a_full_server_refuses_viewers_and_serves_snapshots() {
     viewers.iter_mut().for_each(|viewer| drop(viewer.next_part()));
     for target in ["/stream", "/?action=stream", "/mjpg"] {
         let origin = [("Origin", "http://printer.local")];
-        let answer = server.connect().exchange(request_with("GET", target, &origin));
-        answer.assert_unavailable();
-        assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "http://printer.local");
+        let response = server.connect().exchange(request_with("GET", target, &origin));
+        response.assert_unavailable();
+        assert_eq!(response.expect_header("Access-Control-Allow-Origin"), "http://printer.local");
     }
     for _ in 0..10 {
         let start = Instant::now();
@@ -104,7 +104,7 @@ fn a_storm_of_joining_and_leaving_leaves_nothing() {
             });
         }
         stop.store(true, Ordering::Relaxed);
-        staying.join().expect("the viewer who stays gets golden parts throughout");
+        staying.join().expect("the viewer that stays gets golden parts throughout");
     });
     server.wait_footprint(before, PATIENCE);
     assert_eq!(server.get("/snapshot").status, 200);
@@ -129,7 +129,7 @@ fn join_and_leave(server: &TestServer, number: usize) {
         }
         _ => {
             client.send(request("GET", "/stream"));
-            assert_eq!(client.answer().status, 200);
+            assert_eq!(client.response().status, 200);
             client.reset();
         }
     }
@@ -199,10 +199,10 @@ fn nobody_is_left_without_an_answer() {
     }
     let mut streams = 0;
     for (number, client) in clients.iter_mut().enumerate() {
-        let answer = client.answer();
-        match answer.status {
+        let response = client.response();
+        match response.status {
             200 => streams += usize::from(number % 2 == 0),
-            _ => answer.assert_unavailable(),
+            _ => response.assert_unavailable(),
         }
     }
     assert_eq!(streams, 10, "every place is taken, and none twice");

@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Answer, TestServer};
+use support::{Response, TestServer};
 
 /// Octolapse's timeout for its tests. Other requests have twice as long.
 const TEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ fn start(args: &[&str]) -> TestServer {
 
 /// `requests.get(address + rest)`, with the address `http://HOST/webcam/` behind a proxy that removes `webcam`.
 #[track_caller]
-fn get(server: &TestServer, rest: &str) -> Answer {
+fn get(server: &TestServer, rest: &str) -> Response {
     let began = Instant::now();
     let response = server.connect().exchange(format!(
         "GET /{rest} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: python-requests/2.31.0\r\n\
@@ -30,14 +30,14 @@ fn get(server: &TestServer, rest: &str) -> Answer {
 }
 
 /// Which server Octolapse believes this to be.
-fn server_type(response: &Answer) -> &str {
+fn server_type(response: &Response) -> &str {
     let server = response.expect_header("Server");
     if server.starts_with("MJPG-Streamer") { "mjpg-streamer" } else { server }
 }
 
 /// Octolapse gives up setting controls unless the server is mjpg-streamer and the status 200.
 #[track_caller]
-fn assert_applied(response: &Answer) {
+fn assert_applied(response: &Response) {
     assert_eq!(server_type(response), "mjpg-streamer");
     assert_eq!(response.status, 200, "{}", response.text());
 }
@@ -69,7 +69,7 @@ fn text<'a>(control: &'a Value, key: &str) -> &'a str {
 
 /// Sets one control, as Octolapse does for each in turn.
 #[track_caller]
-fn apply(server: &TestServer, control: &Value, value: &str) -> Answer {
+fn apply(server: &TestServer, control: &Value, value: &str) -> Response {
     let (id, group) = (text(control, "id"), text(control, "group"));
     get(server, &format!("?action=command&dest=0&plugin=0&id={id}&group={group}&value={value}"))
 }

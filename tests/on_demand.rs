@@ -33,7 +33,7 @@ fn nobody_looks_so_it_stays_dark() {
     // Learning the head of a stream is not looking at it.
     let mut client = server.connect();
     client.send(request("HEAD", "/stream"));
-    client.try_answer("HEAD").expect("an answer");
+    client.try_response("HEAD").expect("a response");
     assert_at_rest(&server);
     assert_eq!(times(&server, STREAMS), 0, "{:?}", server.log());
 }
@@ -56,7 +56,7 @@ fn closed_some_time_after_the_last_has_left() {
         let mut viewer = server.stream("/stream");
         viewer.next_part();
         assert_eq!(server.get("/snapshot").status, 200);
-        // A viewer who goes on watching keeps it open, however long ago the last request was.
+        // A viewer that goes on watching keeps it open, however long ago the last request was.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1_500) {
             viewer.next_part();

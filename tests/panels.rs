@@ -6,7 +6,7 @@ mod support;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use support::{Answer, Client, PATIENCE, TestServer, is_one_whole_jpeg, request_with, wait_until};
+use support::{Client, PATIENCE, Response, TestServer, is_one_whole_jpeg, request_with, wait_until};
 
 /// What a browser adds when the page at mainsail.local asks the server on another port.
 const BROWSER: [(&str, &str); 5] = [
@@ -25,14 +25,14 @@ fn browser(target: &str) -> String {
 }
 
 #[track_caller]
-fn assert_picture(response: &Answer) {
+fn assert_picture(response: &Response) {
     assert_eq!((response.status, response.expect_header("Content-Type")), (200, "image/jpeg"), "{}", response.text());
     assert!(is_one_whole_jpeg(&response.body));
 }
 
 /// For fetch, and for images with `crossorigin`.
 #[track_caller]
-fn assert_readable_by_the_panel(response: &Answer) {
+fn assert_readable_by_the_panel(response: &Response) {
     assert_eq!(response.expect_header("Access-Control-Allow-Origin"), "http://mainsail.local", "{}", response.head);
 }
 

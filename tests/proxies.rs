@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use support::{Client, PATIENCE, Part, TestServer, request_with, sys, wait_until};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+enum ProxyKind {
     Nginx,
     HaProxy,
 }
@@ -27,10 +27,10 @@ struct Proxy {
 }
 
 /// What the shipped snippet says, with our addresses, and with the proxy asking for a password if `asks`.
-fn snippet(kind: Kind, upstream: &str, asks: bool) -> String {
+fn snippet(kind: ProxyKind, upstream: &str, asks: bool) -> String {
     let path = match kind {
-        Kind::Nginx => "packaging/nginx/framehub.conf",
-        Kind::HaProxy => "packaging/haproxy/framehub.cfg",
+        ProxyKind::Nginx => "packaging/nginx/framehub.conf",
+        ProxyKind::HaProxy => "packaging/haproxy/framehub.cfg",
     };
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a shipped file");
     assert_eq!(
@@ -45,7 +45,7 @@ fn snippet(kind: Kind, upstream: &str, asks: bool) -> String {
 
 impl Proxy {
     /// `upstream` as the proxy's language has it.
-    fn start(kind: Kind, upstream: &str, asks: bool) -> Self {
+    fn start(kind: ProxyKind, upstream: &str, asks: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // The proxy gets a socket that listens already, as its stdin, so that nobody can take the port in between.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -54,7 +54,7 @@ impl Proxy {
         let config = folder.path().join("config");
         let at = |name: &str| folder.path().join(name).display().to_string();
         let mut command = match kind {
-            Kind::Nginx => {
+            ProxyKind::Nginx => {
                 let password = at("password");
                 fs::write(&password, "ann:{PLAIN}CHANGE-THIS\n").expect("a file");
                 let text = text.replace("/etc/nginx/webcam.htpasswd", &password);
@@ -74,7 +74,7 @@ impl Proxy {
                 command.env("NGINX", "0;").arg("-c").arg(&config).arg("-e").arg("stderr").arg("-p").arg(folder.path());
                 command
             }
-            Kind::HaProxy => {
+            ProxyKind::HaProxy => {
                 fs::write(&config, text.replace("bind :80", "bind fd@0")).expect("a file");
                 let mut command = Command::new(find("haproxy", "haproxy"));
                 command.arg("-db").arg("-f").arg(&config);
@@ -91,14 +91,14 @@ impl Proxy {
         proxy
     }
 
-    fn get(&self, target: &str, fields: &[(&str, &str)]) -> support::Answer {
-        self.get_as(target, fields).expect("an answer")
+    fn get(&self, target: &str, fields: &[(&str, &str)]) -> support::Response {
+        self.get_as(target, fields).expect("a response")
     }
 
-    fn get_as(&self, target: &str, fields: &[(&str, &str)]) -> Option<support::Answer> {
+    fn get_as(&self, target: &str, fields: &[(&str, &str)]) -> Option<support::Response> {
         let mut client = Client::connect(self.address);
         client.send(request_with("GET", target, fields));
-        client.try_answer("GET").ok()
+        client.try_response("GET").ok()
     }
 }
 
@@ -118,7 +118,7 @@ fn find(program: &str, package: &str) -> PathBuf {
 }
 
 /// Everything that a page and a client need, through a proxy.
-fn serves_under_a_sub_path(kind: Kind, server: &TestServer, upstream: &str) {
+fn serves_under_a_sub_path(kind: ProxyKind, server: &TestServer, upstream: &str) {
     let proxy = Proxy::start(kind, upstream, false);
     let redirect = proxy.get("/webcam", &[]);
     assert!(redirect.status == 301 && redirect.expect_header("Location").ends_with("/webcam/"), "{}", redirect.head);
@@ -145,9 +145,9 @@ fn serves_under_a_sub_path(kind: Kind, server: &TestServer, upstream: &str) {
     socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).expect("another address of ours");
     socket.connect(&proxy.address.into()).expect("the proxy takes connections");
     let request = request_with("GET", "/webcam/?action=stream", &[("X-Forwarded-For", "203.0.113.9")]);
-    let (answer, mut parts) = Client::over(socket.into()).stream(request);
+    let (response, mut parts) = Client::over(socket.into()).stream(request);
     server.wait_log("viewer came client=127.0.0.2", PATIENCE);
-    assert!(answer.expect_header("Content-Type").starts_with("multipart/x-mixed-replace"), "{}", answer.head);
+    assert!(response.expect_header("Content-Type").starts_with("multipart/x-mixed-replace"), "{}", response.head);
     // A picture of 10 kB or so would wait for others in a buffer, and come late.
     let mut ages: Vec<Duration> = (0..20).map(|_| age(&parts.next_part())).collect();
     ages.sort();
@@ -160,7 +160,7 @@ fn age(part: &Part) -> Duration {
 }
 
 /// A viewer whose link is slower than the camera sees fresh pictures all the same: nothing piles up in the proxy.
-fn nothing_piles_up(kind: Kind, upstream: &str) {
+fn nothing_piles_up(kind: ProxyKind, upstream: &str) {
     let proxy = Proxy::start(kind, upstream, false);
     let (_, mut parts) = Client::connect(proxy.address).stream(request_with("GET", "/webcam/stream", &[]));
     parts.next_part();
@@ -171,8 +171,8 @@ fn nothing_piles_up(kind: Kind, upstream: &str) {
     }
 }
 
-/// framehub asks: the proxy passes question and answer on.
-fn passes_credentials_on(kind: Kind) {
+/// framehub asks: the proxy passes question and response on.
+fn passes_credentials_on(kind: ProxyKind) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("credentials");
     fs::write(&file, "ann:S3cret\ntoken:T0ken\n").expect("a file");
@@ -193,7 +193,7 @@ fn passes_credentials_on(kind: Kind) {
 }
 
 /// The proxy asks, and shows framehub a token that no client knows.
-fn asks_itself(kind: Kind) {
+fn asks_itself(kind: ProxyKind) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
     command.env("FRAMEHUB_TOKEN", "TOKEN");
     let server = TestServer::spawn(command, &["--size=320x240", "--still-size=640x480"]);
@@ -209,7 +209,7 @@ fn asks_itself(kind: Kind) {
         let fields = [ann[0], ("Host", "cam.example"), ("Origin", origin), ("Content-Length", "18")];
         let mut client = Client::connect(proxy.address);
         client.send(request_with("POST", "/webcam/controls", &fields) + "{\"brightness\": 10}");
-        client.try_answer("POST").expect("an answer").status
+        client.try_response("POST").expect("a response").status
     };
     assert_eq!((post("https://evil.example"), post("null"), post("https://cam.example")), (403, 403, 200));
     let (_, mut parts) = Client::connect(proxy.address).stream(request_with("GET", "/webcam/stream", &ann));
@@ -224,8 +224,8 @@ fn nginx() {
         "--size=320x240",
         "--still-size=640x480",
     ]);
-    serves_under_a_sub_path(Kind::Nginx, &server, &server.address().to_string());
-    nothing_piles_up(Kind::Nginx, &server.address().to_string());
+    serves_under_a_sub_path(ProxyKind::Nginx, &server, &server.address().to_string());
+    nothing_piles_up(ProxyKind::Nginx, &server.address().to_string());
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn haproxy() {
         "--size=320x240",
         "--still-size=640x480",
     ]);
-    serves_under_a_sub_path(Kind::HaProxy, &server, &server.address().to_string());
-    nothing_piles_up(Kind::HaProxy, &server.address().to_string());
+    serves_under_a_sub_path(ProxyKind::HaProxy, &server, &server.address().to_string());
+    nothing_piles_up(ProxyKind::HaProxy, &server.address().to_string());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn nginx_over_a_unix_socket() {
     let listen = format!("unix:{}", path.display());
     let args = ["--listen", &listen, "--trusted-proxy=unix", "--allow-host=cam.example"];
     let server = TestServer::start(&[&args[..], &["--size=320x240", "--still-size=640x480"]].concat());
-    serves_under_a_sub_path(Kind::Nginx, &server, &format!("unix:{}:", path.display()));
+    serves_under_a_sub_path(ProxyKind::Nginx, &server, &format!("unix:{}:", path.display()));
 }
 
 #[test]
@@ -257,17 +257,17 @@ fn haproxy_over_a_unix_socket() {
     let listen = format!("unix:{}", path.display());
     let args = ["--listen", &listen, "--trusted-proxy=unix", "--allow-host=cam.example"];
     let server = TestServer::start(&[&args[..], &["--size=320x240", "--still-size=640x480"]].concat());
-    serves_under_a_sub_path(Kind::HaProxy, &server, &format!("unix@{}", path.display()));
+    serves_under_a_sub_path(ProxyKind::HaProxy, &server, &format!("unix@{}", path.display()));
 }
 
 #[test]
 fn nginx_with_credentials() {
-    passes_credentials_on(Kind::Nginx);
-    asks_itself(Kind::Nginx);
+    passes_credentials_on(ProxyKind::Nginx);
+    asks_itself(ProxyKind::Nginx);
 }
 
 #[test]
 fn haproxy_with_credentials() {
-    passes_credentials_on(Kind::HaProxy);
-    asks_itself(Kind::HaProxy);
+    passes_credentials_on(ProxyKind::HaProxy);
+    asks_itself(ProxyKind::HaProxy);
 }

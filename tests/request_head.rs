@@ -1,6 +1,6 @@
 //! Requests as strangers send them. Right ones are answered, wrong ones are refused with the status that the HTTP
 //! standard (RFC 9110, 9112) names, and after each the server is as it was. Where the standard leaves a choice the
-//! test takes either answer and says so.
+//! test takes either response and says so.
 
 mod support;
 
@@ -8,27 +8,27 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Answer, Client, TestServer, is_long_run, request};
+use support::{Client, Response, TestServer, is_long_run, request};
 
-/// Sends a request on a connection of its own, says that nothing follows, and returns the answer, if any came.
-fn ask(server: &TestServer, request: &[u8]) -> Option<Answer> {
+/// Sends a request on its own connection, says that nothing follows, and returns the response, if any came.
+fn ask(server: &TestServer, request: &[u8]) -> Option<Response> {
     let mut client = server.connect();
     // A server that has seen enough may hang up before we have sent it all.
     let _ = client.try_send(request);
-    client.try_answer("GET").ok()
+    client.try_response("GET").ok()
 }
 
-/// The answer is one of `statuses`, says that the connection ends, and nothing more comes.
+/// The response is one of `statuses`, says that the connection ends, and nothing more comes.
 #[track_caller]
-fn assert_refused(server: &TestServer, what: &str, request: &[u8], statuses: &[u16]) -> Answer {
+fn assert_refused(server: &TestServer, what: &str, request: &[u8], statuses: &[u16]) -> Response {
     let mut client = server.connect();
     let _ = client.try_send(request);
-    let answer = client.try_answer("GET").unwrap_or_else(|e| panic!("{what}: no answer: {e}"));
-    assert!(statuses.contains(&answer.status), "{what}: {statuses:?} expected:\n{}", answer.head);
-    assert!(answer.says_close(), "{what}: the connection ends after this:\n{}", answer.head);
-    assert_eq!(answer.expect_header("Vary"), "Origin", "{what}");
+    let response = client.try_response("GET").unwrap_or_else(|e| panic!("{what}: no response: {e}"));
+    assert!(statuses.contains(&response.status), "{what}: {statuses:?} expected:\n{}", response.head);
+    assert!(response.says_close(), "{what}: the connection ends after this:\n{}", response.head);
+    assert_eq!(response.expect_header("Vary"), "Origin", "{what}");
     client.assert_closed();
-    answer
+    response
 }
 
 fn with_line(line: &[u8]) -> Vec<u8> {
@@ -71,8 +71,8 @@ fn host_is_sent_once() {
     assert_refused(&server, "no Host", b"GET / HTTP/1.1\r\n\r\n", &[400]);
     assert_refused(&server, "two Hosts", &with_line(b"Host: y"), &[400]);
     // 1.0 did not have it yet.
-    let answer = ask(&server, b"GET / HTTP/1.0\r\n\r\n").expect("an answer");
-    assert_eq!(answer.status, 200);
+    let response = ask(&server, b"GET / HTTP/1.0\r\n\r\n").expect("a response");
+    assert_eq!(response.status, 200);
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn unusual_heads_that_the_standard_allows() {
         ("a range", with_line(b"Range: bytes=0-10")),
     ];
     for (what, request) in cases {
-        let answer = ask(&server, request).unwrap_or_else(|| panic!("{what}: no answer"));
-        assert_eq!(answer.status, 200, "{what}: {}", answer.head);
+        let response = ask(&server, request).unwrap_or_else(|| panic!("{what}: no response"));
+        assert_eq!(response.status, 200, "{what}: {}", response.head);
     }
 }
 
@@ -120,8 +120,8 @@ fn heads_that_may_be_taken_or_refused() {
         ("a fragment", b"GET /#top HTTP/1.1\r\nHost: x\r\n\r\n"),
     ];
     for (what, request) in cases {
-        let answer = ask(&server, request).unwrap_or_else(|| panic!("{what}: no answer"));
-        assert!([200, 400, 404, 405, 501, 505].contains(&answer.status), "{what}: {}", answer.head);
+        let response = ask(&server, request).unwrap_or_else(|| panic!("{what}: no response"));
+        assert!([200, 400, 404, 405, 501, 505].contains(&response.status), "{what}: {}", response.head);
     }
     server.assert_answers();
 }
@@ -146,14 +146,16 @@ fn paths_out_of_the_tree_are_not_found() {
         "/./snapshot",
         "/snapshot/../nowhere",
     ] {
-        let answer = ask(&server, request("GET", target).as_bytes()).unwrap_or_else(|| panic!("{target}: no answer"));
+        let response =
+            ask(&server, request("GET", target).as_bytes()).unwrap_or_else(|| panic!("{target}: no response"));
         // 400 for what is no valid target, 404 for a valid one that leads nowhere.
-        assert!([400, 404].contains(&answer.status), "{target}: {}", answer.head);
+        assert!([400, 404].contains(&response.status), "{target}: {}", response.head);
     }
     // Slashes in a row may count as one: proxies with a sub-path produce them.
     for target in ["//", "//snapshot"] {
-        let answer = ask(&server, request("GET", target).as_bytes()).unwrap_or_else(|| panic!("{target}: no answer"));
-        assert!([200, 400, 404].contains(&answer.status), "{target}: {}", answer.head);
+        let response =
+            ask(&server, request("GET", target).as_bytes()).unwrap_or_else(|| panic!("{target}: no response"));
+        assert!([200, 400, 404].contains(&response.status), "{target}: {}", response.head);
     }
     server.assert_answers();
 }
@@ -166,8 +168,8 @@ fn other_versions_are_refused() {
         // `HTTP/2` is no version as the grammar of 1.1 writes it, so 400 is right as well.
         assert_refused(&server, version, request.as_bytes(), &[505, 400]);
     }
-    let answer = ask(&server, b"GET / HTTP/2.0\r\nHost: x\r\n\r\n").expect("an answer");
-    assert_eq!(answer.status, 505);
+    let response = ask(&server, b"GET / HTTP/2.0\r\nHost: x\r\n\r\n").expect("a response");
+    assert_eq!(response.status, 505);
     assert_refused(&server, "HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &[505, 400]);
 }
 
@@ -192,23 +194,23 @@ fn methods() {
     let server = TestServer::start(&["--size", "320x240"]);
     for method in ["PUT", "DELETE", "PATCH", "POST"] {
         let mut client = server.connect();
-        let answer = client.exchange(format!("{method} /snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
-        assert_eq!(answer.status, 405, "{method}: {}", answer.head);
-        let allow = answer.expect_header("Allow");
+        let response = client.exchange(format!("{method} /snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(response.status, 405, "{method}: {}", response.head);
+        let allow = response.expect_header("Allow");
         assert!(allow.contains("GET") && allow.contains("HEAD"), "{method}: {allow}");
     }
     for method in ["BREW", "TRACE", "CONNECT", "PROPFIND", "get", "G!#$%&'*+.^_`|~ET"] {
         // 501 for a method we do not know, 405 for one we know and do not want, 400 for one of them on this target.
         let request = format!("{method} /snapshot HTTP/1.1\r\nHost: x\r\n\r\n");
-        let answer = ask(&server, request.as_bytes()).unwrap_or_else(|| panic!("{method}: no answer"));
-        assert!([501, 405, 400].contains(&answer.status), "{method}: {}", answer.head);
+        let response = ask(&server, request.as_bytes()).unwrap_or_else(|| panic!("{method}: no response"));
+        assert!([501, 405, 400].contains(&response.status), "{method}: {}", response.head);
     }
     // A tunnel is no route of ours: 404 will do as well.
-    let answer = ask(&server, b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n").expect("an answer");
-    assert!([501, 405, 404, 400].contains(&answer.status), "{}", answer.head);
+    let response = ask(&server, b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n").expect("a response");
+    assert!([501, 405, 404, 400].contains(&response.status), "{}", response.head);
     let long_method = format!("{} / HTTP/1.1\r\nHost: x\r\n\r\n", "A".repeat(1_000));
-    let answer = ask(&server, long_method.as_bytes()).expect("an answer");
-    assert!([501, 400, 405].contains(&answer.status), "a method of 1,000 letters: {}", answer.head);
+    let response = ask(&server, long_method.as_bytes()).expect("a response");
+    assert!([501, 400, 405].contains(&response.status), "a method of 1,000 letters: {}", response.head);
 }
 
 #[test]
@@ -216,8 +218,8 @@ fn head_limits() {
     let server = TestServer::start(&[]);
     let padded = |padding: usize| with_line(format!("X-Padding: {}", "p".repeat(padding)).as_bytes());
     let empty = padded(0).len();
-    let answer = ask(&server, &padded(8 * 1024 - empty)).expect("an answer");
-    assert_eq!(answer.status, 200, "8 KiB are taken: {}", answer.head);
+    let response = ask(&server, &padded(8 * 1024 - empty)).expect("a response");
+    assert_eq!(response.status, 200, "8 KiB are taken: {}", response.head);
     assert_refused(&server, "8 KiB and a byte", &padded(8 * 1024 - empty + 1), &[431]);
     assert_refused(&server, "20 KB of one header", &padded(20_000), &[431]);
 
@@ -225,16 +227,16 @@ fn head_limits() {
         let lines: String = (1..count).map(|n| format!("X-{n}: 1\r\n")).collect();
         format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n").into_bytes()
     };
-    let answer = ask(&server, &headers(64)).expect("an answer");
-    assert_eq!(answer.status, 200, "64 headers are taken: {}", answer.head);
+    let response = ask(&server, &headers(64)).expect("a response");
+    assert_eq!(response.status, 200, "64 headers are taken: {}", response.head);
     assert_refused(&server, "65 headers", &headers(65), &[431]);
     assert_refused(&server, "1,000 headers", &headers(1_000), &[431]);
 
     // RFC 9110 has 414 for the target; a server that counts the whole head alike may say 431.
     let long = request("GET", &format!("/{}", "u".repeat(9_000)));
     assert_refused(&server, "a target of 9,000 bytes", long.as_bytes(), &[414, 431]);
-    let answer = ask(&server, request("GET", &format!("/?{}", "u".repeat(7_000))).as_bytes());
-    assert_eq!(answer.expect("an answer").status, 200, "a long query is taken");
+    let response = ask(&server, request("GET", &format!("/?{}", "u".repeat(7_000))).as_bytes());
+    assert_eq!(response.expect("a response").status, 200, "a long query is taken");
     server.assert_answers();
 }
 
@@ -290,7 +292,7 @@ fn drip(server: &TestServer, head: &[u8]) -> (Vec<u8>, Duration) {
         let mut reply = Vec::new();
         let mut buffer = [0; 1024];
         let _ = client.try_send([*byte]);
-        // The pause of a second is the wait for an answer.
+        // The pause of a second is the wait for a response.
         while let Ok(read) = client.socket().read(&mut buffer) {
             reply.extend_from_slice(&buffer[..read]);
             if read == 0 {
@@ -317,13 +319,13 @@ fn pipelined_requests_are_answered_in_order() {
     let targets = [("/?first", 200), ("/nowhere", 404), ("/snapshot", 200), ("/", 200), ("/nothing", 404)];
     client.send(targets.map(|(target, _)| request("GET", target)).concat());
     for (target, status) in targets {
-        assert_eq!(client.answer().status, status, "{target}");
+        assert_eq!(client.response().status, status, "{target}");
     }
     // Also when a request is cut in two by the network.
     client.send(request("GET", "/nowhere") + "GET /?se");
-    assert_eq!(client.answer().status, 404);
+    assert_eq!(client.response().status, 404);
     client.send("cond HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
 }
 
 /// Requests whose end cannot be told for sure: what follows them must never be taken for a request.
@@ -368,12 +370,12 @@ fn bodies_are_ignored_safely() {
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
         client.send(head + smuggled + &request("GET", "/"));
         client.finish_sending();
-        let first = client.answer();
+        let first = client.response();
         assert!([200, 404, 405].contains(&first.status), "{method} {target}: {}", first.head);
         if first.says_close() {
             client.assert_closed();
         } else {
-            assert_eq!(client.answer().status, 200, "{method} {target}: the next request, not the body");
+            assert_eq!(client.response().status, 200, "{method} {target}: the next request, not the body");
             client.assert_closed();
         }
     }
@@ -386,40 +388,40 @@ fn body_limits() {
     let mut client = server.connect();
     client.send(with_body(64 * 1024));
     client.send(vec![b'b'; 64 * 1024]);
-    let answer = client.answer();
+    let response = client.response();
     // The route decides: there is none, or none for a POST.
-    assert!([404, 405].contains(&answer.status), "64 KiB are taken: {}", answer.head);
+    assert!([404, 405].contains(&response.status), "64 KiB are taken: {}", response.head);
     for length in [64 * 1024 + 1, 200_000_000_000, u64::MAX] {
         for method in ["POST", "GET"] {
             let request = with_body(length).replacen("POST", method, 1);
             assert_refused(&server, &format!("{method} of {length} bytes"), request.as_bytes(), &[413]);
         }
     }
-    // The body is on its way already when it is refused: the answer still arrives, and is not cut off by a reset,
+    // The body is on its way already when it is refused: the response still arrives, and is not cut off by a reset,
     // as it would be by closing a socket that holds unread bytes.
     let mut request = with_body(150_000).into_bytes();
     request.resize(request.len() + 150_000, b'b');
     let mut client = server.connect();
     client.send(&request);
-    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.response().status, 413);
     assert_eq!(client.socket().read(&mut [0; 1]).expect("the end, not a reset"), 0);
     server.assert_answers();
 }
 
-/// `Expect: 100-continue`, as curl sends it with larger bodies: an interim answer, the final one, or a refusal.
+/// `Expect: 100-continue`, as curl sends it with larger bodies: an interim response, the final one, or a refusal.
 #[test]
 fn expect_continue() {
     let server = TestServer::start(&[]);
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let mut first = [0; 12];
-    client.socket().read_exact(&mut first).expect("an answer before the body");
+    client.socket().read_exact(&mut first).expect("a response before the body");
     let status = String::from_utf8_lossy(&first[9..]).into_owned();
     assert!(["100", "404", "405", "413", "417"].contains(&status.as_str()), "{status}");
-    // RFC 9110, 10.1.1: a client that speaks 1.0 must not be sent an interim answer.
+    // RFC 9110, 10.1.1: a client that speaks 1.0 must not be sent an interim response.
     let mut client = server.connect();
     client.send("POST /nowhere HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
-    assert_ne!(client.answer().status, 100);
+    assert_ne!(client.response().status, 100);
 }
 
 /// A connection on which nothing is asked any more ends after 15 s; until then it is kept.
@@ -463,16 +465,16 @@ fn a_request_in_pieces() {
         // Two packets, so that the server reads twice; if it should not, the test is merely easier.
         thread::sleep(Duration::from_millis(20));
         client.send(&whole[cut..]);
-        assert_eq!(client.answer().status, 200, "cut at {cut}");
+        assert_eq!(client.response().status, 200, "cut at {cut}");
     }
     let mut client: Client = server.connect();
     for byte in whole.bytes() {
         client.send([byte]);
     }
-    assert_eq!(client.answer().status, 200, "byte by byte");
+    assert_eq!(client.response().status, 200, "byte by byte");
 }
 
-/// A client that half-closes after its request (as `nc` does) still gets its answer.
+/// A client that half-closes after its request (as `nc` does) still gets its response.
 #[test]
 fn a_half_closed_connection_is_answered() {
     let server = TestServer::start(&["--size", "320x240"]);
@@ -480,7 +482,7 @@ fn a_half_closed_connection_is_answered() {
         let mut client = server.connect();
         client.send(request("GET", target));
         client.finish_sending();
-        assert_eq!(client.answer().status, 200, "{target}");
+        assert_eq!(client.response().status, 200, "{target}");
         client.assert_closed();
     }
 }

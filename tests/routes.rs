@@ -7,10 +7,10 @@ use support::{TestServer, request, request_with};
 #[test]
 fn the_page() {
     let server = TestServer::start(&[]);
-    let answer = server.get("/");
-    assert_eq!(answer.status, 200);
-    assert!(answer.expect_header("Content-Type").starts_with("text/html"), "{}", answer.head);
-    let page = answer.text();
+    let response = server.get("/");
+    assert_eq!(response.status, 200);
+    assert!(response.expect_header("Content-Type").starts_with("text/html"), "{}", response.head);
+    let page = response.text();
     assert!(page.trim_start().to_ascii_lowercase().starts_with("<!doctype html>"), "a whole page");
     assert!(page.contains("stream"), "with the live picture");
     assert!(!page.contains("http://") && !page.contains("https://"), "that works without internet");
@@ -20,22 +20,22 @@ fn the_page() {
 #[test]
 fn health() {
     let server = TestServer::start(&[]);
-    // While the camera is being started the answer may be 503.
+    // While the camera is being started the response may be 503.
     assert_eq!(server.get("/snapshot").status, 200);
-    let answer = server.get("/healthz");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.expect_header("Content-Type").starts_with("text/plain"), "{}", answer.head);
-    assert!(!answer.body.is_empty());
+    let response = server.get("/healthz");
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.expect_header("Content-Type").starts_with("text/plain"), "{}", response.head);
+    assert!(!response.body.is_empty());
 }
 
 /// Browsers ask for it unbidden; motion logged an error each time.
 #[test]
 fn favicon() {
     let server = TestServer::start(&[]);
-    let answer = server.get("/favicon.ico");
-    match answer.status {
-        204 => assert!(answer.body.is_empty()),
-        200 => assert!(answer.expect_header("Content-Type").starts_with("image/"), "{}", answer.head),
+    let response = server.get("/favicon.ico");
+    match response.status {
+        204 => assert!(response.body.is_empty()),
+        200 => assert!(response.expect_header("Content-Type").starts_with("image/"), "{}", response.head),
         other => panic!("{other} for /favicon.ico"),
     }
 }
@@ -64,13 +64,13 @@ fn not_found() {
         "/:",
         "/*",
     ] {
-        let answer = client.exchange(request("GET", target));
+        let response = client.exchange(request("GET", target));
         // `/?action=fly` has a parameter that means nothing to us: the page will do as well.
-        let is_unknown_parameter = target.starts_with("/?") && answer.status == 200;
-        assert!(answer.status == 404 || is_unknown_parameter, "{target}: {}", answer.head);
-        assert!(answer.expect_header("Content-Type").starts_with("text/"), "{}", answer.head);
-        assert!(!answer.body.is_empty(), "404 says so in words");
-        assert!(!answer.says_close(), "a wrong URL does not cost the connection: {}", answer.head);
+        let is_unknown_parameter = target.starts_with("/?") && response.status == 200;
+        assert!(response.status == 404 || is_unknown_parameter, "{target}: {}", response.head);
+        assert!(response.expect_header("Content-Type").starts_with("text/"), "{}", response.head);
+        assert!(!response.body.is_empty(), "404 says so in words");
+        assert!(!response.says_close(), "a wrong URL does not cost the connection: {}", response.head);
     }
 }
 
@@ -78,9 +78,9 @@ fn not_found() {
 #[test]
 fn not_found_does_not_echo_markup() {
     let server = TestServer::start(&[]);
-    let answer = server.get("/<script>alert(1)</script>");
-    let is_html = answer.header("Content-Type").is_some_and(|value| value.contains("html"));
-    assert!(!(is_html && answer.text().contains("<script>alert")), "{}", answer.text());
+    let response = server.get("/<script>alert(1)</script>");
+    let is_html = response.header("Content-Type").is_some_and(|value| value.contains("html"));
+    assert!(!(is_html && response.text().contains("<script>alert")), "{}", response.text());
 }
 
 #[test]
@@ -90,9 +90,9 @@ fn pages_of_the_local_network_may_read_every_response() {
         for (origin, allowed) in
             [("http://printer.local", Some("http://printer.local")), ("https://elsewhere.example", None)]
         {
-            let answer = server.connect().exchange(request_with("GET", target, &[("Origin", origin)]));
-            assert_eq!(answer.header("Access-Control-Allow-Origin"), allowed, "{target}");
-            assert_eq!(answer.expect_header("Vary"), "Origin", "{target}");
+            let response = server.connect().exchange(request_with("GET", target, &[("Origin", origin)]));
+            assert_eq!(response.header("Access-Control-Allow-Origin"), allowed, "{target}");
+            assert_eq!(response.expect_header("Vary"), "Origin", "{target}");
         }
     }
 }
@@ -102,13 +102,13 @@ fn options_answers_a_preflight() {
     let server = TestServer::start(&["--size", "320x240"]);
     let mut client = server.connect();
     for target in ["/snapshot", "/stream", "/?action=stream", "/", "*"] {
-        let answer = client.exchange(format!(
+        let response = client.exchange(format!(
             "OPTIONS {target} HTTP/1.1\r\nHost: x\r\nOrigin: http://printer.local\r\n\
              Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: x-requested-with\r\n\r\n"
         ));
-        assert_eq!(answer.status, 200, "{target}: {}", answer.head);
-        assert_eq!(answer.expect_header("Access-Control-Allow-Origin"), "http://printer.local");
-        assert!(answer.expect_header("Access-Control-Allow-Methods").contains("GET"), "{}", answer.head);
+        assert_eq!(response.status, 200, "{target}: {}", response.head);
+        assert_eq!(response.expect_header("Access-Control-Allow-Origin"), "http://printer.local");
+        assert!(response.expect_header("Access-Control-Allow-Methods").contains("GET"), "{}", response.head);
     }
     assert_eq!(client.exchange(request("GET", "/snapshot")).status, 200, "the connection is still in step");
 }
@@ -120,7 +120,7 @@ fn head_mirrors_get() {
     for target in ["/", "/healthz", "/favicon.ico", "/nowhere"] {
         let got = client.exchange(request("GET", target));
         client.send(request("HEAD", target));
-        let head = client.try_answer("HEAD").expect("an answer");
+        let head = client.try_response("HEAD").expect("a response");
         assert_eq!(head.status, got.status, "{target}");
         for name in ["Content-Type", "Content-Length", "Vary", "Cache-Control"] {
             assert_eq!(head.header(name), got.header(name), "{name} of {target}");
@@ -128,13 +128,13 @@ fn head_mirrors_get() {
     }
 }
 
-/// tiny_http's types print the answers, but nobody should look for its server's faults here.
+/// tiny_http's types print the responses, but nobody should look for its server's faults here.
 #[test]
 fn no_answer_claims_to_come_from_tiny_http() {
     let server = TestServer::start(&["--size", "320x240"]);
     let mut client = server.connect();
     for target in ["/", "/snapshot", "/healthz", "/nowhere", "/stream"] {
-        let answer = client.exchange(request("GET", target));
-        assert!(!answer.head.to_ascii_lowercase().contains("tiny"), "{target}: {}", answer.head);
+        let response = client.exchange(request("GET", target));
+        assert!(!response.head.to_ascii_lowercase().contains("tiny"), "{target}: {}", response.head);
     }
 }

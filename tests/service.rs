@@ -71,7 +71,7 @@ fn with_passed(socket: &impl AsRawFd, name: &str) -> Command {
     shell
 }
 
-/// A command that becomes framehub in a network of its own, prepared by `setup`; `None` where that is not allowed.
+/// A command that becomes framehub in its own network, prepared by `setup`; `None` where that is not allowed.
 fn in_own_network(setup: &str) -> Option<Command> {
     let in_network = |script: &str| {
         let mut command = Command::new("unshare");
@@ -216,7 +216,7 @@ fn finds_a_notification_socket_without_a_file() {
 }
 
 #[test]
-fn reload_opens_the_camera_anew_and_keeps_its_viewers() {
+fn reload_reopens_the_camera_and_keeps_its_viewers() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut ear = Ear::at(&folder);
     let server = start(&folder, None, &["--size", "320x240"]);
@@ -237,12 +237,12 @@ fn serves_the_socket_that_a_socket_unit_passed_and_no_other() {
     let (listener, address) = listener();
     let mut command = with_passed(&listener, "framehub.socket");
     let mut child = command.args(["--device", "synthetic"]).stderr(Stdio::piped()).spawn().expect("it starts");
-    let answer = Client::connect(address).exchange(request("GET", "/"));
+    let response = Client::connect(address).exchange(request("GET", "/"));
     sys::send_signal(child.id(), libc::SIGTERM);
     let mut log = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut log).expect("text");
     assert!(child.wait().expect("our child").success(), "{log}");
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     assert_eq!(log.matches("listening on").count(), 1, "{log}");
 }
 
@@ -280,7 +280,7 @@ fn listens_besides_where_it_is_told_to() {
 #[test]
 fn takes_up_the_listening_socket_that_was_kept_for_it() {
     let (listener, address) = listener();
-    // Somebody who came while nobody was there to answer.
+    // A client that came while nobody was there to response.
     let early = TcpStream::connect(address).expect("the kernel takes it");
     let server = TestServer::spawn(with_passed(&listener, "kept-listener"), &["--listen", &address.to_string()]);
     drop(listener);

@@ -50,7 +50,7 @@ fn streams_end_with_the_closing_boundary() {
     }
 }
 
-/// A viewer who has no picture yet, since there is no camera, is told the end as well.
+/// A viewer that has no picture yet, since there is no camera, is told the end as well.
 #[test]
 fn a_stream_without_a_picture_ends_with_the_closing_boundary() {
     let mut server = TestServer::start(&["--device", "/dev/does-not-exist"]);
@@ -61,7 +61,7 @@ fn a_stream_without_a_picture_ends_with_the_closing_boundary() {
     assert_eq!(reader.join().expect("no panic").expect("a proper end"), 0);
 }
 
-/// Everyone who could hold the process up: viewers who do not read, heads that do not end, kept connections, a
+/// Everyone who could hold the process up: viewers that do not read, heads that do not end, kept connections, a
 /// snapshot that waits, and a body that does not come.
 #[test]
 fn with_clients_who_stall() {
@@ -82,7 +82,7 @@ fn with_clients_who_stall() {
         }
         let reader = thread::spawn(move || viewer.read_to_end());
         assert_stops(&mut server, signal);
-        reader.join().expect("no panic").expect("the one who reads gets a proper end");
+        reader.join().expect("no panic").expect("the one that reads gets a proper end");
         drop((stalled, kept, silent, half_head, half_body));
     }
 }
@@ -98,8 +98,8 @@ fn a_stalled_viewer_was_never_sent_a_wrong_byte() {
     }
     assert_stops(&mut server, libc::SIGTERM);
     let mut client = Client::over(stalled);
-    let answer = client.try_answer("GET").expect("the head of the answer");
-    assert_eq!(answer.status, 200);
+    let response = client.try_response("GET").expect("the head of the response");
+    assert_eq!(response.status, 200);
     let bytes = client.drain();
     let mut parts = support::PartReader::new(&bytes[..]);
     // Its last part is cut off, or the stream has ended properly; both are honest ends.

@@ -1,4 +1,4 @@
-//! Slow viewers: they cost the others nothing, see fresh pictures and whole ones, and who reads nothing is dropped.
+//! Slow viewers: they cost the others nothing, see fresh pictures and whole ones, and a client that reads nothing is dropped.
 
 mod support;
 
@@ -94,7 +94,7 @@ fn a_throttled_viewer_sees_whole_and_fresh_pictures() {
     // A buffer of fixed size on our side: what a growing one holds would be counted as the server's lateness.
     let mut client = Client::over(narrow_connection(server.address(), 64 * 1024));
     client.send(request("GET", "/stream"));
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let mut parts = PartReader::new(BufReader::new(SlowReader::new(client.into_reader(), 600_000)));
     let (mut ages, mut last) = (Vec::new(), None);
     let start = Instant::now();
@@ -115,8 +115,8 @@ fn a_throttled_viewer_sees_whole_and_fresh_pictures() {
     assert!(longest < Duration::from_secs(2), "age at most {longest:?}");
 }
 
-/// At 10 KB/s a picture takes seconds. It is whole nevertheless, and the next one is fresh again. Who reads steadily
-/// is never taken for one who has stopped: a window that opens a little at a time is no closed one, but
+/// At 10 KB/s a picture takes seconds. It is whole nevertheless, and the next one is fresh again. A client that
+/// reads steadily is never taken for one that has stopped: a window that opens a little at a time is no closed one, but
 /// TCP_USER_TIMEOUT counts it as such while the next segment does not fit in.
 #[test]
 fn a_very_slow_viewer_gets_whole_pictures() {
@@ -124,7 +124,7 @@ fn a_very_slow_viewer_gets_whole_pictures() {
     let server = TestServer::start(&["--size", "320x240", "--fps", "30"]);
     let mut client = Client::over(narrow_connection(server.address(), 8 * 1024));
     client.send(request("GET", "/stream"));
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let mut parts = PartReader::new(BufReader::new(SlowReader::new(client.into_reader(), 10_000)));
     let time = Duration::from_secs(if is_long_run() { 60 } else { 13 });
     let start = Instant::now();
@@ -142,7 +142,7 @@ fn a_very_slow_viewer_gets_whole_pictures() {
     }
 }
 
-/// Dripping is not reading: a viewer who takes a part more slowly than 10 s and 1 s for each 4 KB is put out, here
+/// Dripping is not reading: a viewer that takes a part more slowly than 10 s and 1 s for each 4 KB is evicted, here
 /// after some 35 s of the 50 that a picture takes.
 #[test]
 fn a_dripping_viewer_is_put_out() {
@@ -166,7 +166,7 @@ fn a_dripping_viewer_is_put_out() {
     let with_it = Footprint { threads: before.threads + 1, descriptors: before.descriptors + 1 };
     assert_eq!(server.footprint(), with_it, "15 s of dripping are forgiven");
     server.wait_footprint(before, Duration::from_secs(45) - start.elapsed());
-    eprintln!("put out after {:?}", start.elapsed());
+    eprintln!("evicted after {:?}", start.elapsed());
     assert!(server.log().iter().any(|line| line.contains("too slow for one picture")), "{:?}", server.log());
     // A reset has come already, or the rest would take minutes to drip out.
     let _ = ours.shutdown(Shutdown::Both);
@@ -182,7 +182,7 @@ fn a_pause_is_survived() {
     let server = TestServer::start(&["--fps", "30"]);
     let mut client = Client::over(narrow_connection(server.address(), 16 * 1024));
     client.send(request("GET", "/stream"));
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let mut parts = PartReader::new(client.into_reader());
     parts.next_part();
     thread::sleep(Duration::from_secs(4));

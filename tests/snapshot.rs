@@ -6,39 +6,39 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    Answer, Client, SNAPSHOT_LIMIT, Stamp, TestServer, assert_capture_time, is_one_whole_jpeg, parse_timestamp,
+    Client, Response, SNAPSHOT_LIMIT, Stamp, TestServer, assert_capture_time, is_one_whole_jpeg, parse_timestamp,
     request, snapshots_in_a_row, stamp_of, sys,
 };
 
-/// Checks everything a snapshot promises on any answer, and returns the picture's own stamp.
+/// Checks everything a snapshot promises on any response, and returns the picture's own stamp.
 #[track_caller]
-fn check_picture(answer: &Answer) -> Stamp {
-    assert_eq!(answer.status, 200, "{} {}", answer.head, answer.text());
-    assert_eq!(answer.expect_header("Content-Type"), "image/jpeg");
-    assert_eq!(answer.expect_header("Vary"), "Origin");
-    assert!(answer.expect_header("Cache-Control").contains("no-store"));
-    assert_eq!(answer.expect_header("Content-Length"), answer.body.len().to_string());
-    assert!(is_one_whole_jpeg(&answer.body), "the body is one whole JPEG");
-    answer.expect_header("X-Frame-Seq").parse::<u64>().expect("X-Frame-Seq is a number");
-    stamp_of(&answer.body).expect("the synthetic camera's stamp")
+fn check_picture(response: &Response) -> Stamp {
+    assert_eq!(response.status, 200, "{} {}", response.head, response.text());
+    assert_eq!(response.expect_header("Content-Type"), "image/jpeg");
+    assert_eq!(response.expect_header("Vary"), "Origin");
+    assert!(response.expect_header("Cache-Control").contains("no-store"));
+    assert_eq!(response.expect_header("Content-Length"), response.body.len().to_string());
+    assert!(is_one_whole_jpeg(&response.body), "the body is one whole JPEG");
+    response.expect_header("X-Frame-Seq").parse::<u64>().expect("X-Frame-Seq is a number");
+    stamp_of(&response.body).expect("the synthetic camera's stamp")
 }
 
 /// Takes a snapshot as a client with a clock: exposed after the request, in time, and with the right timestamp.
 #[track_caller]
-fn take(client: &mut Client, target: &str) -> (Answer, Stamp) {
+fn take(client: &mut Client, target: &str) -> (Response, Stamp) {
     let (start, before) = (Instant::now(), sys::monotonic_ns());
-    let answer = client.exchange(request("GET", target));
+    let response = client.exchange(request("GET", target));
     let took = start.elapsed();
-    let stamp = check_picture(&answer);
+    let stamp = check_picture(&response);
     assert!(stamp.mono_ns > before, "{target}: exposed {} ns before the request", before - stamp.mono_ns);
     assert!(took <= SNAPSHOT_LIMIT, "{target} took {took:?}");
-    assert_timestamp_is_capture_time(&answer, stamp);
-    (answer, stamp)
+    assert_timestamp_is_capture_time(&response, stamp);
+    (response, stamp)
 }
 
 #[track_caller]
-fn assert_timestamp_is_capture_time(answer: &Answer, stamp: Stamp) {
-    let header = answer.expect_header("X-Timestamp");
+fn assert_timestamp_is_capture_time(response: &Response, stamp: Stamp) {
+    let header = response.expect_header("X-Timestamp");
     assert_capture_time(parse_timestamp(header).expect("seconds with microseconds"), stamp);
 }
 
@@ -57,7 +57,7 @@ fn exposed_after_the_request_while_others_watch() {
     let server = TestServer::start(&["--fps", "10"]);
     let mut viewer = server.stream("/stream");
     for _ in 0..10 {
-        // A frame has just been published, so a stale answer would be at hand.
+        // A frame has just been published, so a stale response would be at hand.
         viewer.next_part();
         take(&mut server.connect(), "/snapshot?settle=0");
     }
@@ -70,9 +70,9 @@ fn many_over_one_kept_connection() {
     let (mut last, mut last_header) = (None, 0);
     for turn in 0..snapshots_in_a_row() {
         // Mainsail's adaptive mode asks like this, one after the other.
-        let (answer, stamp) = take(&mut client, &format!("/snapshot?bypassCache={turn}"));
-        assert!(!answer.says_close(), "{}", answer.head);
-        let header: u64 = answer.expect_header("X-Frame-Seq").parse().expect("a number");
+        let (response, stamp) = take(&mut client, &format!("/snapshot?bypassCache={turn}"));
+        assert!(!response.says_close(), "{}", response.head);
+        let header: u64 = response.expect_header("X-Frame-Seq").parse().expect("a number");
         assert!(last < Some(stamp.seq) && (turn == 0 || header > last_header), "a newer picture each time");
         (last, last_header) = (Some(stamp.seq), header);
     }
@@ -106,14 +106,14 @@ fn max_age_takes_a_recent_picture() {
     viewer.next_part();
     for _ in 0..2 {
         let newest = viewer.next_part().stamp();
-        // So that the time of capture and that of the answer differ.
+        // So that the time of capture and that of the response differ.
         thread::sleep(Duration::from_millis(200));
         let start = Instant::now();
-        let answer = server.get("/snapshot?max_age=5000&settle=0");
+        let response = server.get("/snapshot?max_age=5000&settle=0");
         assert!(start.elapsed() < Duration::from_millis(600), "took {:?}", start.elapsed());
-        let stamp = check_picture(&answer);
+        let stamp = check_picture(&response);
         assert_eq!(stamp, newest, "the picture that was there");
-        assert_timestamp_is_capture_time(&answer, stamp);
+        assert_timestamp_is_capture_time(&response, stamp);
     }
     // Too old for this one: half a frame period after the newest picture, only the next one will do.
     let newest = viewer.next_part().stamp();
@@ -131,12 +131,12 @@ fn never_later_than_three_seconds() {
     let mut client = server.connect();
     for target in ["/snapshot", "/?action=snapshot", "/snapshot?max_age=1000"] {
         let start = Instant::now();
-        let answer = client.exchange(request("GET", target));
+        let response = client.exchange(request("GET", target));
         assert!(start.elapsed() <= SNAPSHOT_LIMIT, "{target} took {:?}", start.elapsed());
-        answer.assert_unavailable();
-        assert!(answer.text().contains("/dev/does-not-exist"), "the reason names the device: {:?}", answer.text());
-        assert_eq!(answer.expect_header("Vary"), "Origin");
-        if answer.says_close() {
+        response.assert_unavailable();
+        assert!(response.text().contains("/dev/does-not-exist"), "the reason names the device: {:?}", response.text());
+        assert_eq!(response.expect_header("Vary"), "Origin");
+        if response.says_close() {
             client = server.connect();
         }
     }
@@ -146,10 +146,10 @@ fn never_later_than_three_seconds() {
 fn head_mirrors_get() {
     let server = TestServer::start(&[]);
     let mut client = server.connect();
-    let names = |answer: &Answer| answer.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let names = |response: &Response| response.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let got = client.exchange(request("GET", "/snapshot"));
     client.send(request("HEAD", "/snapshot"));
-    let head = client.try_answer("HEAD").expect("an answer");
+    let head = client.try_response("HEAD").expect("a response");
     assert_eq!(head.status, 200);
     assert_eq!(names(&head), names(&got));
     assert_eq!(head.expect_header("Content-Type"), "image/jpeg");
@@ -169,9 +169,9 @@ fn connection_close_is_honoured() {
         "Connection: keep-alive\r\nConnection: close",
     ] {
         let mut client = server.connect();
-        let answer = client.exchange(format!("GET /snapshot HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"));
-        check_picture(&answer);
-        assert!(answer.says_close(), "{header}: {}", answer.head);
+        let response = client.exchange(format!("GET /snapshot HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"));
+        check_picture(&response);
+        assert!(response.says_close(), "{header}: {}", response.head);
         client.assert_closed();
     }
 }
@@ -189,9 +189,9 @@ fn http_1_0_closes() {
 fn never_chunked() {
     let server = TestServer::start(&["--size", "1280x720"]);
     let mut client = server.connect();
-    let answer = client.exchange("GET /snapshot HTTP/1.1\r\nHost: x\r\nTE: chunked, trailers\r\n\r\n");
-    check_picture(&answer);
-    assert!(answer.body.len() > 32 * 1024, "above the size from which tiny_http would chunk");
+    let response = client.exchange("GET /snapshot HTTP/1.1\r\nHost: x\r\nTE: chunked, trailers\r\n\r\n");
+    check_picture(&response);
+    assert!(response.body.len() > 32 * 1024, "above the size from which tiny_http would chunk");
 }
 
 /// Several at once on a cold camera, each with its own request time.
@@ -213,7 +213,7 @@ fn a_slow_client_gets_it_whole() {
     let mut client = Client::over(support::narrow_connection(server.address(), 16 * 1024));
     client.send("GET /snapshot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let mut bytes = Vec::new();
-    support::SlowReader::new(client.into_socket(), 50_000).read_to_end(&mut bytes).expect("the whole answer");
+    support::SlowReader::new(client.into_socket(), 50_000).read_to_end(&mut bytes).expect("the whole response");
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
     let (head, body) = (String::from_utf8_lossy(&bytes[..head]), &bytes[head..]);
     assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{} bytes came:\n{head}", body.len());

@@ -10,8 +10,8 @@ use support::{Footprint, STREAM_HEAD_LINES, TestServer, assert_capture_time, req
 #[test]
 fn response_header_is_golden() {
     let server = TestServer::start(&[]);
-    let (answer, mut parts) = server.connect().stream(request("GET", "/stream"));
-    let (status_line, rest) = answer.head.split_once("\r\n").expect("a status line");
+    let (response, mut parts) = server.connect().stream(request("GET", "/stream"));
+    let (status_line, rest) = response.head.split_once("\r\n").expect("a status line");
     assert!(["HTTP/1.0 200 OK", "HTTP/1.1 200 OK"].contains(&status_line), "{status_line}");
     assert_eq!(rest, STREAM_HEAD_LINES);
     parts.next_part();
@@ -31,7 +31,7 @@ fn parts_are_golden_and_in_order() {
     }
 }
 
-/// A viewer who keeps up gets the camera's whole rate. 30 fps are asked for, since the synthetic camera keeps them
+/// A viewer that keeps up gets the camera's whole rate. 30 fps are asked for, since the synthetic camera keeps them
 /// by absolute deadlines; a fifth is left to the machine that runs the tests.
 #[test]
 fn a_fast_viewer_gets_every_frame() {
@@ -102,8 +102,8 @@ fn every_name_of_the_stream_streams() {
         "/stream?",
     ];
     for target in targets {
-        let (answer, mut parts) = server.connect().stream(request("GET", target));
-        assert!(answer.head.ends_with(STREAM_HEAD_LINES), "{target}: {}", answer.head);
+        let (response, mut parts) = server.connect().stream(request("GET", target));
+        assert!(response.head.ends_with(STREAM_HEAD_LINES), "{target}: {}", response.head);
         parts.next_part();
         parts.next_part();
     }
@@ -116,8 +116,8 @@ fn post_streams_too() {
     let plain = "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     let with_body = "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello=world";
     for request in [plain, with_body] {
-        let (answer, mut parts) = server.connect().stream(request);
-        assert!(answer.head.ends_with(STREAM_HEAD_LINES), "{}", answer.head);
+        let (response, mut parts) = server.connect().stream(request);
+        assert!(response.head.ends_with(STREAM_HEAD_LINES), "{}", response.head);
         parts.next_part();
         parts.next_part();
     }
@@ -126,8 +126,8 @@ fn post_streams_too() {
 #[test]
 fn a_viewer_with_http_1_0_streams() {
     let server = TestServer::start(&["--size", "320x240"]);
-    let (answer, mut parts) = server.connect().stream("GET /stream HTTP/1.0\r\n\r\n");
-    assert!(answer.head.ends_with(STREAM_HEAD_LINES), "{}", answer.head);
+    let (response, mut parts) = server.connect().stream("GET /stream HTTP/1.0\r\n\r\n");
+    assert!(response.head.ends_with(STREAM_HEAD_LINES), "{}", response.head);
     parts.next_part();
 }
 
@@ -151,13 +151,13 @@ fn head_of_the_stream() {
     let server = TestServer::start(&[]);
     let mut client = server.connect();
     client.send(request("HEAD", "/stream"));
-    let answer = client.try_answer("HEAD").expect("an answer");
-    assert_eq!(answer.status, 200);
-    assert!(answer.head.ends_with(STREAM_HEAD_LINES), "{}", answer.head);
+    let response = client.try_response("HEAD").expect("a response");
+    assert_eq!(response.status, 200);
+    assert!(response.head.ends_with(STREAM_HEAD_LINES), "{}", response.head);
     client.assert_closed();
 }
 
-/// Who leaves is noticed, with a camera and without one, and gives back thread and descriptor.
+/// A client that leaves is noticed, with a camera and without one, and gives back thread and descriptor.
 #[test]
 fn a_viewer_who_leaves_is_noticed() {
     for device in ["synthetic", "/dev/does-not-exist"] {

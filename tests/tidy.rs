@@ -1,10 +1,12 @@
 //! Holds the structure of the source tree: which module may use which, no circle between files, limits for sizes, and
-//! a core that names no feature. ARCHITECTURE.md explains why. The figures are printed, also when all is well.
+//! a core that names no feature. ARCHITECTURE.md explains why. The figures are printed, also when all is well. Also holds
+//! the words: none that was replaced is left, and some name one thing each.
 
 mod structure;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -56,7 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// The wiring: it may name features, since it connects them to the core.
-const WIRING: &[&str] = &["main.rs", "lib.rs", "http/mod.rs", "http/route.rs", "cli/mod.rs"];
+const WIRING: &[&str] = &["main.rs", "lib.rs", "http/mod.rs", "http/route.rs", "http/delivery.rs", "cli/mod.rs"];
 
 /// What can be deleted with a few lines of wiring: the beginnings of its paths, and the words by which it is named.
 const FEATURES: &[(&[&str], &[&str])] = &[
@@ -80,6 +82,153 @@ const FEATURES: &[(&[&str], &[&str])] = &[
 
 /// Crates that are used in one folder only, so that replacing one is a change in one folder.
 const CRATES: &[(&[&str], &str)] = &[(&["v4l", "v4l2_sys_mit"], "camera/v4l2/"), (&["tiny_http"], "http/")];
+
+/// Words that were replaced by those of the field: no file in WORDED contains them as whole words, in this case. A word
+/// that is ordinary English elsewhere stands here as code writes it.
+#[rustfmt::skip]
+const OLD_WORDS: &[&str] = &[
+    // Limits, Permit, Full, evict, evict_stalled, same_client, stalled viewer
+    "Places", "Place", "Full::House", "the house is full", "put_out", "make_room", "twin", "twins", "ghost", "ghosts",
+    "is put out", "was put out", "are put out", "be put out", "never put out", "put out after",
+    // serve_connection, respond, add_common_headers, set_client, set_send_timeout, drained, SendError, EndReason, Response
+    "converse", "fn say", ".say(", "fn sign", ".sign(", "speaks_for", "hurry", "is_through", "Gone", "enum End", "type End",
+    "End::", "Answer", "try_answer", "fn answer",
+    // join_lockstep, read_all, LockstepMember, JITTER_TOLERANCE
+    "step_in", "fn record", "Stepper", "TREMBLE",
+    // mark_lost, probe, Need::Probe, health_problem, unexpected_size, last_iteration, is_gone
+    "fn lose", ".lose(", "look_for_it", "Need::Knowledge", "Knowledge", "trouble", "strange", "round_at", "saw_it_go",
+    // Effect::{Read, Interrupt, Write}, check, normalize_token
+    "Effect::Looks", "Disturbs", "Effect::Changes", "struct Changes", "Changes::", "fn judge", ".judge(", "spelled",
+    // {Ignored, Unsupported}, Builder, lan_addresses
+    "Anyway", "Means::Not", "Draft", "clickable",
+    // configure_allocator, daemonize, raise_limits, run, notify
+    "tame_allocator", "leave_terminal", "budget::provide", "fn provide", "attend", "fn tell", ".tell(",
+    // not found; invalid mode: expected newest, all or lockstep
+    "there is nothing here", "is no mode", "; give ",
+    "How many may look", "Who has a wrong credential", "waits so long", "Who takes longer", "the manager's store",
+    "refuses nobody", "look after themselves", "looks after itself", "Who may look", "Pictures in a minute",
+    "See the module's documentation", "See the module documentation",
+    "so long", "For so long", "meanwhile", "Meanwhile", "anew", "of its own", "of their own",
+    "client who", "clients who", "viewer who", "viewers who", "Viewers who", "A client who", "server who", "camera who",
+    // Two things had each of these names.
+    "Wish", "slot", "slots", "Slot",
+];
+
+/// Old words that programs outside this repository read: the word, the beginnings of the paths that may have it, why.
+const KEPT_WORDS: &[(&str, &[&str], &str)] = &[(
+    "trouble",
+    &["src/http/endpoints/figures.rs", "src/assets/", "tests/state.rs", "tests/page/", "docs/metrics.md"],
+    "a key of /state, which programs read",
+)];
+
+/// What OLD_WORDS is held against, without this file.
+const WORDED: &[&str] = &["src", "tests", "docs", "README.md", "ARCHITECTURE.md"];
+
+/// Names that each name one thing: at most one type in `src/` has each.
+const ONE_THING: &[&str] = &["Mode", "Settings", "Wish", "Refusal", "Kind", "Camera", "State", "Slot"];
+
+#[test]
+fn no_old_word_is_left() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    for path in WORDED {
+        read_texts(root, &root.join(path), &mut texts);
+    }
+    assert!(texts.len() > 150, "the files are found: {}", texts.len());
+    let mut problems = Vec::new();
+    for (path, text) in &texts {
+        let is_kept =
+            |word: &str| KEPT_WORDS.iter().any(|(kept, paths, _)| *kept == word && starts_with_any(path, paths));
+        let found = old_words(text).into_iter().filter(|(_, word)| !is_kept(word));
+        problems.extend(found.map(|(line, word)| format!("{path}:{line} has the old word \"{word}\"")));
+    }
+    problems.extend(names_of_two_things(texts.iter().filter(|(path, _)| path.starts_with("src/"))));
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// All text files below `path`, by their paths below `root`, without this one.
+fn read_texts(root: &Path, path: &Path, texts: &mut Vec<(String, String)>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("a folder") {
+            read_texts(root, &entry.expect("an entry").path(), texts);
+        }
+        return;
+    }
+    let name = path.strip_prefix(root).expect("a path below the root").display().to_string();
+    if name == file!() || name.contains("/target/") {
+        return;
+    }
+    // Pictures are no text.
+    if let Ok(text) = String::from_utf8(fs::read(path).expect("a file")) {
+        texts.push((name, text));
+    }
+}
+
+/// The old words in a text with the numbers of their lines, also where a phrase goes on in the next line.
+fn old_words(text: &str) -> Vec<(usize, &'static str)> {
+    let words = |line: &str| line.trim().trim_start_matches(['/', '!', '#']).trim().to_owned();
+    let lines: Vec<_> = text.lines().map(words).collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let with_next = format!("{line} {}", lines.get(index + 1).map_or("", |next| next));
+        let begins = |word: &&&str| whole_word(&with_next, word).is_some_and(|at| at < line.len());
+        found.extend(OLD_WORDS.iter().filter(begins).map(|word| (index + 1, *word)));
+    }
+    found
+}
+
+/// Where a text first has this word, neither preceded nor followed by a letter, digit or underscore.
+fn whole_word(text: &str, word: &str) -> Option<usize> {
+    let is_inner = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut places = text.match_indices(word).map(|(at, _)| at);
+    places.find(|at| {
+        let before = text[..*at].chars().next_back().filter(|_| word.starts_with(is_inner));
+        let after = text[at + word.len()..].chars().next().filter(|_| word.ends_with(is_inner));
+        !before.into_iter().chain(after).any(is_inner)
+    })
+}
+
+fn names_of_two_things<'a>(texts: impl Iterator<Item = &'a (String, String)>) -> Vec<String> {
+    let mut types: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (path, text) in texts {
+        for (index, line) in text.lines().enumerate() {
+            let defined = |name: &&&str| {
+                ["struct", "enum", "type", "trait"].iter().any(|kind| {
+                    let definition = format!("{kind} {name}");
+                    !line.trim_start().starts_with("//") && whole_word(line, &definition).is_some()
+                })
+            };
+            for name in ONE_THING.iter().filter(defined) {
+                types.entry(name).or_default().push(format!("{path}:{}", index + 1));
+            }
+        }
+    }
+    let twice = types.into_iter().filter(|(_, places)| places.len() > 1);
+    twice.map(|(name, places)| format!("{name} names {} types: {}", places.len(), places.join(", "))).collect()
+}
+
+#[test]
+fn an_old_word_is_found() {
+    for (text, found) in [
+        ("fn make_room() {}", vec![(1, "make_room")]),
+        ("fn make_rooms(remake_room: u8) {}", vec![]),
+        ("let x = Full::House;", vec![(1, "Full::House")]),
+        ("\n/// The camera opens\n/// anew.", vec![(3, "anew")]),
+        ("// Cameras that stall look\n// after themselves.", vec![(1, "look after themselves")]),
+        ("a.say(); b.says(); essay(); a.sayings()", vec![(1, ".say(")]),
+        ("Answers answer unanswered answering", vec![]),
+        ("place places housed", vec![]),
+    ] {
+        assert_eq!(old_words(text), found, "{text}");
+    }
+    let texts = |texts: &[(&str, &str)]| -> Vec<(String, String)> {
+        texts.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+    };
+    let one = texts(&[("a.rs", "pub struct State;\nstruct StateKind;\n// struct State"), ("b.rs", "fn State() {}")]);
+    assert_eq!(names_of_two_things(one.iter()), [""; 0]);
+    let two = texts(&[("a.rs", "pub struct State;"), ("b.rs", "\nenum State<T> {}")]);
+    assert_eq!(names_of_two_things(two.iter()), ["State names 2 types: a.rs:1, b.rs:2"]);
+}
 
 #[test]
 fn structure_is_kept() {

@@ -3,7 +3,7 @@
 'use strict';
 
 const POLL_MS = 2000; // between two requests of /state
-const STUCK_MS = 10000; // when a picture stays the same for so long, the connection is dead
+const STUCK_MS = 10000; // when a picture stays the same for this time, the connection is dead
 
 const $ = (id) => document.getElementById(id);
 const home = location.origin + location.pathname.replace(/[^/]*$/, '');
@@ -318,7 +318,7 @@ async function loadControls() {
   $('controls-card').hidden = rows.size === 0;
 }
 
-// One request at a time: changes made meanwhile are sent together afterwards.
+// One request at a time: later changes are sent together afterwards.
 async function set(name, value) {
   wanted.set(name, value);
   if (isSetting) return;

@@ -30,7 +30,7 @@ const RATE_PICTURES: u32 = 20;
 pub struct CaptureSettings {
     /// Viewers get at most so many frames per second; `None` gives them all.
     pub max_fps: Option<f64>,
-    /// The camera is closed when nobody has wanted pictures for so long; `None` keeps it open.
+    /// The camera is closed when nobody has wanted pictures for this time; `None` keeps it open.
     pub idle: Option<Duration>,
     /// A shorter silence of the camera is never a stall.
     pub stall_timeout: Duration,

@@ -21,9 +21,9 @@ const UNEXPECTED_SIZE_LIMIT: u32 = 10;
 const CARELESS_LIMIT: u32 = 10;
 /// A driver completes buffers out of order by at most so many; a number further back is a new count.
 const REORDERED: u32 = 4;
-/// A live stream that has delivered pictures for so long counts as settled.
+/// A live stream that has delivered pictures for this time counts as settled.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// A driver may stamp a picture so long before its stream started, as its exposure began then.
+/// A driver may stamp a picture this long before its stream started, as its exposure began then.
 const EARLIEST_STAMP: Duration = Duration::from_secs(1);
 
 /// Totals of the camera since the start of the program. Each counts events, for `/state` and `/metrics`.
@@ -120,7 +120,7 @@ impl Traits {
     }
 }
 
-/// The judge of one stream's buffers, from its start to its end.
+/// The check of one stream's buffers, from its start to its end.
 pub struct Intake {
     traits: Arc<Mutex<Traits>>,
     /// What the driver says.
@@ -175,7 +175,7 @@ impl Intake {
 
     /// Judges a buffer and counts the outcome.
     pub fn accept<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
-        let judged = self.judge(raw, counters);
+        let judged = self.check(raw, counters);
         match &judged {
             Ok(Accepted { picture, .. }) => {
                 let mended = [
@@ -197,7 +197,7 @@ impl Intake {
         judged
     }
 
-    fn judge<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
+    fn check<'a>(&mut self, raw: &RawFrame<'a>, counters: &Counters) -> Result<Accepted<'a>, Rejected> {
         let is_in_order = self.follow(raw, counters);
         self.damaged += u32::from(raw.is_flagged);
         if !is_in_order {
@@ -345,7 +345,7 @@ mod tests {
         for (numbers, lost) in [
             (good(&[5, 6, 7]), 0),
             (good(&[0, 3, 4]), 2),
-            // A stream that counts anew.
+            // A stream that counts from 0 again.
             (good(&[90, 0, 1]), 0),
             // Handed out late: it has been counted as lost.
             (good(&[1, 3, 2, 4]), 1),

@@ -28,7 +28,7 @@ use self::control::Controls;
 pub use self::error::{CameraError, ErrorKind};
 use crate::frame::Size;
 
-/// A camera that can be opened; resolved anew each time, since nodes move when a plug is pulled.
+/// A camera that can be opened; resolved again each time, since nodes move when a plug is pulled.
 pub trait Source: Send + Sync {
     /// Opens it. Nothing streams yet.
     fn open(&self) -> Result<Box<dyn Device>, CameraError>;
@@ -79,7 +79,7 @@ pub trait Readiness: Send + Sync {
 pub struct RawFrame<'a> {
     /// The buffer's used part.
     pub data: &'a [u8],
-    /// The driver's counter; a jump means frames that the driver lost. Starts anew with each stream.
+    /// The driver's counter; a jump means frames that the driver lost. Starts again with each stream.
     pub sequence: u32,
     /// The driver says that the data are damaged (V4L2_BUF_FLAG_ERROR).
     pub is_flagged: bool,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// How long a camera that never delivered a picture may take for its first one; twice as long after each failure.
 const FIRST: Duration = Duration::from_secs(9);
-/// At most so long.
+/// The maximum.
 const FIRST_MAX: Duration = Duration::from_secs(36);
 /// Gaps that are remembered: a camera that has become fast again is judged as a fast one soon.
 const GAPS: usize = 64;
@@ -35,7 +35,7 @@ impl Patience {
         Self { least, gaps: VecDeque::new(), first: None, doubts: 0 }
     }
 
-    /// Notes the first picture of a stream, so long after the stream's start.
+    /// Notes the first picture of a stream, this long after the stream's start.
     pub fn note_first(&mut self, after: Duration) {
         // An older, longer wait is forgotten by and by.
         let faded = self.first.map_or(Duration::ZERO, |first| first / 8 * 7);
@@ -43,7 +43,7 @@ impl Patience {
         self.doubts = 0;
     }
 
-    /// Notes another picture, so long after the one before it.
+    /// Notes another picture, this long after the one before it.
     pub fn note_gap(&mut self, gap: Duration) {
         if self.gaps.len() >= GAPS {
             self.gaps.pop_front();

@@ -21,9 +21,9 @@ use crate::system::os;
 
 /// Buffers of the live stream: enough for a capture thread that comes late by two periods.
 const LIVE_BUFFERS: u32 = 4;
-/// A capture thread that has not gone round its loop for so long, and two stills more, hangs in the driver for good.
+/// A capture thread that has not gone round its loop for this time, and two stills more, hangs in the driver for good.
 const ITERATION_LIMIT: Duration = Duration::from_secs(30);
-/// A camera that claims to be live and has sent no picture for so long hangs in its driver.
+/// A camera that claims to be live and has sent no picture for this time hangs in its driver.
 const HUNG: Duration = Duration::from_secs(15);
 
 /// Called with the open device after the first whole picture of each start.
@@ -37,7 +37,7 @@ pub struct Session {
     hub: Arc<Hub>,
     pool: Arc<Pool>,
     /// The camera mutex.
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
     status: Mutex<Status>,
     rhythm: Mutex<Rhythm>,
     counters: Counters,
@@ -50,7 +50,7 @@ pub struct Session {
 
 /// What the camera mutex guards.
 #[derive(Default)]
-struct State {
+struct SessionState {
     device: Option<Box<dyn Device>>,
     /// `None`: the capture thread has to start the live stream, or to return to it.
     live: Option<Live>,
@@ -64,7 +64,7 @@ struct State {
 pub struct Live {
     /// Size and rate, as the camera gave them.
     pub mode: Mode,
-    /// The judge of its buffers.
+    /// What checks its buffers.
     pub intake: Intake,
     /// When it started, or its last whole picture came.
     pub alive_at: Instant,
@@ -213,7 +213,7 @@ impl Session {
     /// Why no pictures can be had; `None` while they can, or while the camera sleeps on purpose.
     pub fn health_problem(&self) -> Option<String> {
         let status = self.status();
-        // A still has a deadline of its own.
+        // A still has its own deadline.
         let is_old = |exposed: Duration| os::monotonic().saturating_sub(exposed) > HUNG;
         let newest = || self.hub.newest_captured().map(|frame| frame.captured_at().mono);
         let is_hung = || status.away_since.is_none() && newest().is_some_and(is_old);
@@ -239,7 +239,7 @@ impl Session {
         self.counters.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether the live stream is away for a still, so that its last frame may be shown again meanwhile.
+    /// Whether the live stream is away for a still, so that its last frame may be shown again.
     pub fn is_switching(&self) -> bool {
         self.status.lock().away_since.is_some()
     }
@@ -374,7 +374,7 @@ impl Status {
 /// The session, held by one thread. Dropping it lets others have the camera.
 pub struct Locked<'a> {
     session: &'a Session,
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, SessionState>,
 }
 
 impl<'a> Locked<'a> {
@@ -493,7 +493,7 @@ impl<'a> Locked<'a> {
 
     /// The running live stream, with the device from which its pictures come.
     pub fn live(&mut self) -> Option<(&mut dyn Device, &mut Live)> {
-        let State { device: Some(device), live: Some(live), .. } = &mut *self.state else { return None };
+        let SessionState { device: Some(device), live: Some(live), .. } = &mut *self.state else { return None };
         Some((device.as_mut(), live))
     }
 

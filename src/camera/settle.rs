@@ -7,9 +7,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-/// For so long pictures have to agree.
+/// How long pictures have to agree.
 const STEADY_FOR: Duration = Duration::from_millis(400);
-/// For so long, where they are far from what is known of this camera.
+/// How long they have to agree where they are far from what is known of this camera.
 const STEADY_FOR_UNLIKELY: Duration = Duration::from_millis(1200);
 /// How far from what is known is "far", as a part of it.
 const UNLIKELY: f32 = 0.25;
@@ -285,7 +285,7 @@ mod tests {
             (self.to + (self.from - self.to) * left + self.noise * (flicker + head)).clamp(0.0, 255.0)
         }
 
-        /// The luma of the picture taken within 5 s, whether it had settled, and the wait beyond that of somebody who knows
+        /// The luma of the picture taken within 5 s, whether it had settled, and the wait beyond that of somebody that knows
         /// the final brightness, in s.
         fn still(&self, known: Known) -> (f32, bool, f32) {
             let mut settling = Settling::new(Rule::Auto, known);

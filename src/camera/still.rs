@@ -59,7 +59,7 @@ pub struct Still {
 pub struct Stills {
     session: Arc<Session>,
     settings: StillSettings,
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     done: Condvar,
     /// Stills taken with a switch.
     pub switches: AtomicU64,
@@ -74,7 +74,7 @@ pub struct Stills {
 }
 
 #[derive(Default)]
-struct State {
+struct Progress {
     is_busy: bool,
     /// Attempts that have ended.
     attempts: u64,
@@ -438,6 +438,12 @@ impl Sizes {
             self.bad.push(size);
         }
     }
+}
+
+/// Whether the picture at this position of its stream can be a still: the first one after a start may be damaged, so it is
+/// only taken by a rule that asks for it.
+fn is_candidate(position: u32, rule: Rule) -> bool {
+    position > 0 || rule == Rule::Drop(0)
 }
 
 /// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.

@@ -1,4 +1,4 @@
-//! What is wrong with a command line, in words: argh's complaints said anew, and the name that somebody may have meant.
+//! What is wrong with a command line, in words: argh's messages in our words, and the name that somebody may have meant.
 
 /// An error of argh's with the option in front, what was given, and what was expected. `usage` is argh's usage text,
 /// which names all options.
@@ -40,7 +40,7 @@ pub fn is_switch(option: &str, usage: &str) -> bool {
     options(usage).any(|known| known == option) && !usage.contains(&format!("[{option} <"))
 }
 
-/// What was expected, where `invalid rate: expected …` or `invalid mode "x": expected …` says anew what is invalid.
+/// What was expected, where `invalid rate: expected …` or `invalid mode "x": expected …` repeats what is invalid.
 fn without_repetition<'a>(why: &'a str, value: &str) -> &'a str {
     let Some((what, expected)) = why.strip_prefix("invalid ").and_then(|rest| rest.split_once(": ")) else {
         return why;

@@ -77,7 +77,7 @@ struct Args {
     /// how it is to be mirrored before that: horizontal or vertical (default: not)
     #[argh(option, arg_name = "direction")]
     flip: Option<Flip>,
-    /// viewers at a time at most; snapshots have 16 more connections of their own (default 64)
+    /// viewers at a time at most; snapshots have 16 more connections (default 64)
     #[argh(option, default = "64", from_str_fn(values::clients), arg_name = "n")]
     max_clients: usize,
     /// a camera control to set whenever the camera is opened, such as brightness=10; can be given several times

@@ -175,7 +175,7 @@ impl App {
         }
     }
 
-    /// Finds out what the request asks for, and whether it comes from a stranger, who has shown no credential.
+    /// Finds out what the request asks for, and whether it comes from a stranger, which has shown no credential.
     ///
     /// # Errors
     /// The response to a request that is refused.

@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use self::pace::Pace;
 use crate::frame::{Frame, FrameInfo, Pool, Stamp};
 
-/// The newest frames and everybody who waits for them.
+/// The newest frames and everybody that waits for them.
 pub struct Hub {
     newest: RwLock<Newest>,
     progress: Mutex<Progress>,

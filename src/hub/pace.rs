@@ -48,7 +48,7 @@ impl Pace {
         if at + JITTER_TOLERANCE.min(self.period / 4) < due {
             return false;
         }
-        // After a pause the grid begins anew, else the frames that were missed would be made up for in a burst.
+        // After a pause the grid begins again, else the frames that were missed would be made up for in a burst.
         let start = if at > due + self.period { at } else { due };
         self.due = Some(start + self.period);
         true

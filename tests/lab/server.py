@@ -44,7 +44,7 @@ class Server:
         return self.guest.sh("cat /tmp/server.log")
 
     def viewer_totals(self):
-        """What the log says of each viewer who left: a dictionary of numbers each."""
+        """What the log says of each viewer that left: a dictionary of numbers each."""
         return [numbers(line) for line in self.log().splitlines() if "viewer left" in line]
 
     def camera_totals(self):

@@ -1,4 +1,4 @@
-"""A viewer of the MJPEG stream who checks every byte that arrives.
+"""A viewer of the MJPEG stream that checks every byte that arrives.
 
 Each frame of the emulated camera says in a COM segment which one it is:
 RIGCAM frame=135 mono_ns=2783064396 session=3 index=0 size=640x480

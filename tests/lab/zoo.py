@@ -227,7 +227,7 @@ class Run:
         return self.take_still()
 
     def way_back(self):
-        """After the still live goes on for who watched, in its size."""
+        """After the still live goes on for those that watched, in its size."""
         at = time.monotonic()
         first = self.viewer.first_after(at, 5 + self.profile.first_seconds())
         self.wait_parts(10)

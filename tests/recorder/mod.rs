@@ -51,8 +51,8 @@ impl Parts<TcpStream> {
     #[track_caller]
     fn over(mut client: Client, target: &str) -> Self {
         client.send(request("GET", target));
-        let answer = client.answer();
-        assert_eq!(answer.status, 200, "{target}: {}", answer.head);
+        let response = client.response();
+        assert_eq!(response.status, 200, "{target}: {}", response.head);
         Self::new(client.into_reader())
     }
 }
@@ -95,7 +95,7 @@ impl<R: Read> Parts<R> {
         Ok(Seen { number, stamp, age })
     }
 
-    /// Frames for so long, each taken no sooner than `period` after the one before. Ends early with the stream.
+    /// Frames for this time, each taken no sooner than `period` after the one before. Ends early with the stream.
     pub fn take_for(&mut self, time: Duration, period: Duration) -> Vec<Seen> {
         self.take_to_end(time, period).0
     }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::PATIENCE;
 use super::multipart::PartReader;
 
-/// One answer. `head` is the exact bytes up to and including the empty line.
+/// One response. `head` is the exact bytes up to and including the empty line.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub head: String,
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The value of a header that may be there once, whatever the case of its name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
@@ -32,14 +32,14 @@ impl Answer {
 
     /// The value of a header that has to be there.
     pub fn expect_header(&self, name: &str) -> &str {
-        self.header(name).unwrap_or_else(|| panic!("no {name} in the answer:\n{}", self.head))
+        self.header(name).unwrap_or_else(|| panic!("no {name} in the response:\n{}", self.head))
     }
 
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether the server announced that it closes after this answer.
+    /// Whether the server announced that it closes after this response.
     pub fn says_close(&self) -> bool {
         match self.header("Connection") {
             Some(value) => value.eq_ignore_ascii_case("close"),
@@ -91,7 +91,7 @@ impl Client {
         self.reader.get_ref()
     }
 
-    /// The socket alone, of a client who has read nothing yet.
+    /// The socket alone, of a client that has read nothing yet.
     pub fn into_socket(self) -> TcpStream {
         assert!(self.reader.buffer().is_empty(), "bytes that were read already would be lost");
         self.reader.into_inner()
@@ -111,37 +111,37 @@ impl Client {
         self.try_send(bytes).expect("the server takes the request");
     }
 
-    /// The answer to the request that was just sent.
+    /// The response to the request that was just sent.
     #[track_caller]
-    pub fn answer(&mut self) -> Answer {
-        self.try_answer("GET").expect("the server answers")
+    pub fn response(&mut self) -> Response {
+        self.try_response("GET").expect("the server answers")
     }
 
-    /// An answer, or how the connection ended instead. The method decides if a body follows.
-    pub fn try_answer(&mut self, method: &str) -> io::Result<Answer> {
-        let mut answer = read_head(&mut self.reader)?;
-        let is_stream = answer.header("Content-Type").is_some_and(|value| value.starts_with("multipart/"));
-        if method != "HEAD" && answer.status != 204 && !is_stream {
-            let length = answer.header("Content-Length").ok_or_else(|| bad("an answer without Content-Length"))?;
+    /// A response, or how the connection ended instead. The method decides if a body follows.
+    pub fn try_response(&mut self, method: &str) -> io::Result<Response> {
+        let mut response = read_head(&mut self.reader)?;
+        let is_stream = response.header("Content-Type").is_some_and(|value| value.starts_with("multipart/"));
+        if method != "HEAD" && response.status != 204 && !is_stream {
+            let length = response.header("Content-Length").ok_or_else(|| bad("a response without Content-Length"))?;
             let length = length.parse().map_err(|_| bad("Content-Length is not a number"))?;
-            answer.body = vec![0; length];
-            self.reader.read_exact(&mut answer.body)?;
+            response.body = vec![0; length];
+            self.reader.read_exact(&mut response.body)?;
         }
-        Ok(answer)
+        Ok(response)
     }
 
     #[track_caller]
-    pub fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Answer {
+    pub fn exchange(&mut self, bytes: impl AsRef<[u8]>) -> Response {
         self.send(bytes);
-        self.answer()
+        self.response()
     }
 
-    /// Asks for a stream and returns the reader of its parts, with the answer's head.
+    /// Asks for a stream and returns the reader of its parts, with the response's head.
     #[track_caller]
-    pub fn stream(mut self, bytes: impl AsRef<[u8]>) -> (Answer, PartReader<BufReader<TcpStream>>) {
-        let answer = self.exchange(bytes);
-        assert_eq!(answer.status, 200, "{}", answer.head);
-        (answer, PartReader::new(self.reader))
+    pub fn stream(mut self, bytes: impl AsRef<[u8]>) -> (Response, PartReader<BufReader<TcpStream>>) {
+        let response = self.exchange(bytes);
+        assert_eq!(response.status, 200, "{}", response.head);
+        (response, PartReader::new(self.reader))
     }
 
     /// Everything until the connection ends, whether politely or by a reset. Fails if it stays open.
@@ -159,7 +159,7 @@ impl Client {
     #[track_caller]
     pub fn assert_closed(&mut self) {
         let rest = self.drain();
-        assert!(rest.is_empty(), "bytes after the last answer: {:?}", String::from_utf8_lossy(&rest));
+        assert!(rest.is_empty(), "bytes after the last response: {:?}", String::from_utf8_lossy(&rest));
     }
 
     /// Leaves as a crashed client does: RST instead of FIN.
@@ -175,19 +175,19 @@ impl Client {
     }
 }
 
-fn read_head(reader: &mut impl BufRead) -> io::Result<Answer> {
+fn read_head(reader: &mut impl BufRead) -> io::Result<Response> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let before = head.len();
         reader.read_until(b'\n', &mut head)?;
         if head.len() == before {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer's head ended"));
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the response's head ended"));
         }
         if head.len() > 16 * 1024 {
-            return Err(bad("the answer's head has no end"));
+            return Err(bad("the response's head has no end"));
         }
     }
-    let head = String::from_utf8(head).map_err(|_| bad("the answer's head is not text"))?;
+    let head = String::from_utf8(head).map_err(|_| bad("the response's head is not text"))?;
     let mut lines = head.trim_end_matches("\r\n").split("\r\n");
     let status_line = lines.next().unwrap_or_default();
     let status = status_line
@@ -197,11 +197,11 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Answer> {
         .and_then(|(code, reason)| if reason.is_empty() { None } else { code.parse().ok() })
         .ok_or_else(|| bad(format!("not a status line: {status_line:?}")))?;
     let headers = lines.map(split_header).collect::<io::Result<Vec<_>>>()?;
-    let answer = Answer { head: head.clone(), status, headers, body: Vec::new() };
-    if answer.header("Transfer-Encoding").is_some() {
+    let response = Response { head: head.clone(), status, headers, body: Vec::new() };
+    if response.header("Transfer-Encoding").is_some() {
         return Err(bad("answers are never chunked"));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// `Name: value` with exactly one space, as GStreamer wants it.

@@ -4,7 +4,7 @@
 //! Nothing here knows the library: the tests talk to framehub as the world does, by arguments, sockets, signals
 //! and its log.
 
-// Each file in tests/ is a crate of its own and uses only a part of this module.
+// Each file in tests/ is its own crate and uses only a part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod http;
@@ -13,7 +13,7 @@ mod server;
 mod slow;
 pub mod sys;
 
-pub use http::{Answer, Client, request, request_with};
+pub use http::{Client, Response, request, request_with};
 pub use multipart::{
     Part, PartReader, STREAM_HEAD_LINES, Stamp, assert_capture_time, is_one_whole_jpeg, parse_timestamp, stamp_of,
 };
@@ -24,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that should happen at once. Only a hang reaches it: the tests share two cores with
-/// other work. Promises that name a time of their own are asserted by that time.
+/// other work. Promises that name their own time are asserted by that time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The promise of `/snapshot`: a picture or a refusal within this time.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::sys;
 
-/// The stream's answer after its status line, in this order and spelling.
+/// The stream's response after its status line, in this order and spelling.
 pub const STREAM_HEAD_LINES: &str = "Vary: Origin\r\n\
     Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
     Pragma: no-cache\r\n\

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::http::{Answer, Client, request};
+use super::http::{Client, Response, request};
 use super::multipart::PartReader;
 use super::{PATIENCE, sys, wait_until};
 
@@ -101,9 +101,9 @@ impl TestServer {
         Client::connect(self.address())
     }
 
-    /// GET on a connection of its own.
+    /// GET on its own connection.
     #[track_caller]
-    pub fn get(&self, target: &str) -> Answer {
+    pub fn get(&self, target: &str) -> Response {
         self.connect().exchange(request("GET", target))
     }
 
@@ -226,7 +226,7 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
 }
 
 /// The lines of stderr. What the server has written is here at once when somebody looks: a line that it logs before
-/// it answers needs no waiting. A thread of its own collects them as well, so that the server never waits for us.
+/// it answers needs no waiting. Its own thread collects them as well, so that the server never waits for us.
 #[derive(Clone)]
 struct Log {
     shared: Arc<(Mutex<Collected>, Condvar)>,

@@ -1,4 +1,4 @@
-//! Viewers whose line is slow, or who have stopped reading.
+//! Viewers whose line is slow, or that have stopped reading.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +43,7 @@ pub fn narrow_connection(address: SocketAddr, receive_buffer: usize) -> TcpStrea
     socket.into()
 }
 
-/// A viewer who asks for the stream and never reads a byte of it.
+/// A viewer that asks for the stream and never reads a byte of it.
 pub fn stalled_viewer(address: SocketAddr) -> TcpStream {
     let mut client = Client::over(narrow_connection(address, 16 * 1024));
     client.send(super::request("GET", "/stream"));

@@ -79,7 +79,7 @@ pub fn set_pipe_size(pipe: &impl AsRawFd, bytes: i32) {
     assert!(size >= bytes, "the pipe's size can be set: {}", io::Error::last_os_error());
 }
 
-/// Whether reads and writes by everybody who shares this descriptor fail rather than wait.
+/// Whether reads and writes by everybody that shares this descriptor fail rather than wait.
 pub fn is_nonblocking(fd: &impl AsRawFd) -> bool {
     // SAFETY: fcntl takes no third argument here.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };

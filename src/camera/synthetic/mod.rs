@@ -248,11 +248,11 @@ struct Stream {
     /// CLOCK_MONOTONIC of frame 0.
     first: Duration,
     period: Duration,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
     stopped: Condvar,
 }
 
-struct State {
+struct StreamState {
     is_running: bool,
     /// Number of the next frame, and how many frames were taken before it.
     next: u64,
@@ -275,7 +275,7 @@ impl Stream {
     fn started(quirks: Arc<Quirks>, fps: f64, now: Duration) -> Self {
         let period = Duration::from_secs_f64(1.0 / fps);
         let first = now + quirks.first.unwrap_or(period);
-        let state = Mutex::new(State { is_running: true, next: 0, taken: 0 });
+        let state = Mutex::new(StreamState { is_running: true, next: 0, taken: 0 });
         Self { quirks, first, period, state, stopped: Condvar::new() }
     }
 
@@ -295,7 +295,7 @@ impl Stream {
         self.first + Duration::from_nanos(self.period.as_nanos() as u64 * sequence)
     }
 
-    fn check(&self, state: &mut State) -> Result<(), CameraError> {
+    fn check(&self, state: &mut StreamState) -> Result<(), CameraError> {
         if !state.is_running {
             return Err(CameraError::new(ErrorKind::Failed, "synthetic camera: it is not streaming"));
         }
@@ -424,7 +424,7 @@ mod tests {
             assert_eq!(&jpeg[6..6 + comment.len()], comment.as_bytes());
         }
         assert!(os::monotonic() >= first + period * 29);
-        // The driver's counter starts anew, the number on the picture goes on.
+        // The driver's counter starts again, the number on the picture goes on.
         camera.start(SMALL, 4).unwrap();
         assert!(next(&mut *camera).0[6..].starts_with(b"framehub seq=31 "));
     }
@@ -433,8 +433,8 @@ mod tests {
     fn waiting_ends_with_its_time_and_with_the_stream() {
         let mut camera = open("synthetic:first_ms=60000");
         assert_eq!(camera.readiness().wait(Duration::from_secs(9)).unwrap_err().kind, ErrorKind::Failed);
-        type End = fn(&mut Option<Box<dyn Device>>);
-        let ways: [End; 3] = [
+        type Ending = fn(&mut Option<Box<dyn Device>>);
+        let ways: [Ending; 3] = [
             |camera| drop(camera.take()),
             |camera| camera.as_mut().unwrap().stop().unwrap(),
             |camera| _ = camera.as_mut().unwrap().start(SMALL, 4).unwrap(),
@@ -521,7 +521,7 @@ mod tests {
         assert!((2497..=2500).contains(&jpeg.len()), "bytes: {}", jpeg.len());
         assert!(jpeg.windows(4).any(|w| w == b"AVI1"), "dht");
 
-        // A dark picture's JPEG is shorter. Each start warms up anew.
+        // A dark picture's JPEG is shorter. Each start warms up again.
         let mut camera = open("synthetic:warmup=3");
         for _ in 0..2 {
             camera.start(SMALL, 4).unwrap();

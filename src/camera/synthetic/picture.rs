@@ -1,7 +1,7 @@
 //! The test picture: colour bars with a camera's texture, a bar that crosses them in two seconds, and in large digits
 //! the time and the number of the frame.
 //!
-//! What never changes is drawn once for each size; the digits are drawn anew for each frame, and the moving bar while
+//! What never changes is drawn once for each size; the digits are drawn again for each frame, and the moving bar while
 //! the encoder reads the rows, so a frame costs little more than its encoding. Everything on it follows from the
 //! frame's number and time: this file reads no clock and knows no camera.
 //!

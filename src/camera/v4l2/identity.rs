@@ -156,12 +156,12 @@ mod tests {
     #[test]
     fn two_cameras_that_cannot_be_told_apart_are_told_apart_by_their_ports() {
         for serial in ["", "SN0001"] {
-            let twin = identity("U20CAM", "0c45:6366", serial);
+            let lookalike = identity("U20CAM", "0c45:6366", serial);
             let ports = ["/sys/1-1", "/sys/1-2"].map(PathBuf::from);
-            let chosen = Chosen::new(twin.clone(), Some(ports[0].clone()), ports.to_vec());
-            assert!(chosen.is(&twin, Some(&ports[0])));
-            assert!(!chosen.is(&twin, Some(&ports[1])), "it was there as the other one");
-            assert!(chosen.is(&twin, Some(Path::new("/sys/1-3"))), "plugged in elsewhere");
+            let chosen = Chosen::new(lookalike.clone(), Some(ports[0].clone()), ports.to_vec());
+            assert!(chosen.is(&lookalike, Some(&ports[0])));
+            assert!(!chosen.is(&lookalike, Some(&ports[1])), "it was there as the other one");
+            assert!(chosen.is(&lookalike, Some(Path::new("/sys/1-3"))), "plugged in elsewhere");
         }
     }
 

@@ -56,7 +56,7 @@ const OUTPUT_HTTP: &[Flag] = &[
     flag(&["listen", "l"], Value, Keep(|builder| &mut builder.host)),
     flag(&["credentials", "c"], Value, Secret(credentials)),
     flag(&["nocommands", "n"], Nothing, Fixed("controls", "none")),
-    flag(&["www", "w"], Value, Unsupported("framehub has a page of its own at /")),
+    flag(&["www", "w"], Value, Unsupported("framehub has its own page at /")),
     flag(&["ratelimit", "r"], Value, Unsupported("clients say how many they want, with ?fps=")),
     flag(&["help", "h"], Nothing, Help),
 ];
@@ -88,7 +88,7 @@ fn plugin(builder: &mut Builder, given: &[String], known: &str, flags: &[Flag], 
             Some(other) => Err(Exit::Wrong(format!("as mjpg_streamer: {} is not here, only {known}.so", name(other)))),
         };
     };
-    // Its options are spelled with one dash or two, however long they are.
+    // Its options are written with one dash or two, however long they are.
     let words: Vec<String> = given[ours].split_whitespace().skip(1).map(String::from).collect();
     builder.read("mjpg_streamer", flags, &words)
 }

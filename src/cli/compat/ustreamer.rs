@@ -33,7 +33,7 @@ const FLAGS: &[Flag] = &[
     flag(&["user"], Value, Keep(|builder| &mut builder.user)),
     flag(&["passwd"], Value, Keep(|builder| &mut builder.password)),
     flag(&["allow-origin"], Value, Set(allow_origin)),
-    flag(&["static"], Value, Unsupported("framehub has a page of its own at /")),
+    flag(&["static"], Value, Unsupported("framehub has its own page at /")),
     flag(&["log-level"], Value, Set(log_level)),
     flag(&["perf"], Nothing, Ignored),
     flag(&["verbose"], Nothing, Fixed("log-level", "debug")),
@@ -237,7 +237,7 @@ mod tests {
             assert_eq!(args, expected);
             assert!(
                 translation.is_partial
-                    && translation.summary.ends_with("not done: --static (framehub has a page of its own at /)")
+                    && translation.summary.ends_with("not done: --static (framehub has its own page at /)")
             );
         }
     }

@@ -274,7 +274,7 @@ mod tests {
     fn files_are_read_by_line() {
         for (text, count) in [
             ("a:b", 1),
-            ("# who\r\n\r\n  control a:b c \r\nread\ttoken:x\r\n", 2),
+            ("# users\r\n\r\n  control a:b c \r\nread\ttoken:x\r\n", 2),
             ("read:b\ncontrol:c", 2),
             ("a:b:c", 1),
         ] {

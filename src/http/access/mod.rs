@@ -98,8 +98,8 @@ impl Gate {
         challenges.fold(Response::text(401, why), |response, challenge| response.with("WWW-Authenticate", challenge))
     }
 
-    fn forbidden(&self, refusal: origins::Refusal) -> Response {
-        let origins::Refusal { why, option } = refusal;
+    fn forbidden(&self, denial: origins::Denial) -> Response {
+        let origins::Denial { why, option } = denial;
         let Some(option) = option else { return Response::text(403, why) };
         let is_new = {
             let mut options = self.options.lock();

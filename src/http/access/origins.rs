@@ -24,7 +24,7 @@ pub struct Sites {
 
 /// Why a request is refused, and the option that would allow it, if there is one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Denial {
     pub why: String,
     pub option: Option<String>,
 }
@@ -55,21 +55,21 @@ impl Sites {
     ///
     /// # Errors
     /// When somebody else's name server may have made that name lead here.
-    pub fn check_host(&self, effect: Effect, host: Option<&str>) -> Result<(), Refusal> {
+    pub fn check_host(&self, effect: Effect, host: Option<&str>) -> Result<(), Denial> {
         let is_checked = effect != Effect::Read || !self.origins.is_empty() && !self.has("*");
         let Some(name) = host.map(host_name).filter(|name| is_checked && !self.is_ours(name)) else { return Ok(()) };
         if !is_name(&name) {
-            return Err(Refusal { why: "the Host header has no valid name".into(), option: None });
+            return Err(Denial { why: "the Host header has no valid name".into(), option: None });
         }
         let why = format!("{name} is not known as a name of this machine");
-        Err(Refusal { why, option: Some(format!("--allow-host {name}")) })
+        Err(Denial { why, option: Some(format!("--allow-host {name}")) })
     }
 
     /// Checks the page for which a browser sends a request. `field` finds a header field.
     ///
     /// # Errors
     /// When the request does more than read, and the page is foreign or not told.
-    pub fn check_page<'a>(&self, effect: Effect, field: impl Fn(&str) -> Option<&'a str>) -> Result<(), Refusal> {
+    pub fn check_page<'a>(&self, effect: Effect, field: impl Fn(&str) -> Option<&'a str>) -> Result<(), Denial> {
         let fetch_site = field("Sec-Fetch-Site");
         // Browsers send this where they trust the connection; pages cannot forge it.
         if effect == Effect::Read || matches!(fetch_site, Some("same-origin" | "none")) {
@@ -79,18 +79,18 @@ impl Sites {
             let is_browser = field("User-Agent").is_some_and(|agent| agent.contains("Mozilla/"));
             // Without any of the three an interrupt cannot be told from that of wget.
             return match fetch_site.is_some() || effect == Effect::Write && is_browser {
-                true => Err(Refusal { why: "the browser names no page (Origin or Referer)".into(), option: None }),
+                true => Err(Denial { why: "the browser names no page (Origin or Referer)".into(), option: None }),
                 false => Ok(()),
             };
         };
         let Some(origin) = Origin::parse(source) else {
-            return Err(Refusal { why: "a page without an address can only read".into(), option: None });
+            return Err(Denial { why: "a page without an address can only read".into(), option: None });
         };
         if self.trusts(&origin, field("Host").map(host_name).as_deref()) {
             return Ok(());
         }
         let why = format!("pages of {} can only read", origin.text);
-        Err(Refusal { why, option: Some(format!("--allow-origin {}", origin.text)) })
+        Err(Denial { why, option: Some(format!("--allow-origin {}", origin.text)) })
     }
 
     fn has(&self, word: &str) -> bool {
@@ -183,7 +183,7 @@ mod tests {
         [sites(&[]), sites(&["*"]), sites(&["none"]), sites(&[NAMED])]
     }
 
-    fn check(sites: &Sites, effect: Effect, fields: &[(&str, &str)]) -> Result<(), Refusal> {
+    fn check(sites: &Sites, effect: Effect, fields: &[(&str, &str)]) -> Result<(), Denial> {
         let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         sites.check_page(effect, field)
     }
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn refusals_name_the_option_that_would_allow_it() {
-        let option = |refused: Result<(), Refusal>| refused.unwrap_err().option;
+        let option = |refused: Result<(), Denial>| refused.unwrap_err().option;
         let open = sites(&[]);
         let page = |text| option(check(&open, Write, &[("Origin", text), ("Host", "10.0.0.7")]));
         for (origin, allowed) in [

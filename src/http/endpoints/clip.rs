@@ -1,7 +1,7 @@
 //! `/clip`: the replay as one file of concatenated JPEGs, which ffmpeg reads (docs/recording.md).
 //!
-//! Frames that are being sent stay in memory although the ring has moved on. Clips therefore have a memory limit of
-//! their own, as large as the ring's.
+//! Frames that are being sent stay in memory although the ring has moved on. Clips therefore have their
+//! own memory limit, as large as the ring's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

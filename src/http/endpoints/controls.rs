@@ -55,7 +55,7 @@ impl FromStr for ControlAccess {
 /// Lists all controls. A POST sets those that it names first.
 pub fn respond(panel: &Panel, method: &Method, query: &Query<'_>, body: &[u8]) -> Response {
     let controls = match method {
-        Method::Post => match Changes::read(query, body) {
+        Method::Post => match ControlUpdate::read(query, body) {
             Ok(changes) => panel.set(&changes.values, changes.resets),
             Err(why) => return Response::text(400, why),
         },
@@ -98,12 +98,12 @@ fn describe(control: &Control) -> Value {
 
 /// What a POST asks for.
 #[derive(Debug, Default, PartialEq)]
-struct Changes {
+struct ControlUpdate {
     values: Vec<ControlValue>,
     resets: bool,
 }
 
-impl Changes {
+impl ControlUpdate {
     /// From a JSON object or a form in the body, and from the query.
     ///
     /// Values stay unparsed text until they are known to be flat: parsing 127 nested arrays, which serde_json allows,
@@ -168,8 +168,8 @@ mod tests {
             ("reset", "", vec![], true),
             ("reset=0&a", "", vec![wish("a", "")], false),
         ] {
-            let changes = Changes::read(&Query::new(query), body.as_bytes());
-            assert_eq!(changes, Ok(Changes { values, resets }), "{query} {body}");
+            let changes = ControlUpdate::read(&Query::new(query), body.as_bytes());
+            assert_eq!(changes, Ok(ControlUpdate { values, resets }), "{query} {body}");
         }
     }
 
@@ -187,7 +187,7 @@ mod tests {
             (b"\xff\xfe", "UTF-8"),
             (b"reset=0", "reset=1"),
         ] {
-            let error = Changes::read(&Query::new("token=x"), body).unwrap_err();
+            let error = ControlUpdate::read(&Query::new("token=x"), body).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
     }
@@ -198,7 +198,7 @@ mod tests {
         let nested = |open: &str, depth| format!("{{\"a\": {}", open.repeat(depth));
         let bodies = [nested("[", 65_000), nested("{\"a\":", 10_000), nested("[", 120) + &"]".repeat(120) + "}"];
         for body in bodies {
-            let read = move || Changes::read(&Query::new(""), body.as_bytes());
+            let read = move || ControlUpdate::read(&Query::new(""), body.as_bytes());
             let refused = std::thread::Builder::new().stack_size(24 * 1024).spawn(read).unwrap().join().unwrap();
             assert!(refused.is_err());
         }

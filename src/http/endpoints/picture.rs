@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How long a still's request waits for its turn to wait for the camera.
 const QUEUE: Duration = Duration::from_secs(5);
 
-/// `/snapshot`: a picture exposed after now, or with `max_age=MS` at most so long ago.
+/// `/snapshot`: a picture exposed after now, or with `max_age=MS` at most that long ago.
 ///
 /// # Errors
 /// 503 with the reason; 400 for wrong parameters.
@@ -43,7 +43,7 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
     Ok(Response::picture(frame, &camera(session)))
 }
 
-/// `/still`: a full-resolution picture exposed after now, or with `max_age=MS` at most so long ago.
+/// `/still`: a full-resolution picture exposed after now, or with `max_age=MS` at most that long ago.
 ///
 /// # Errors
 /// 503 with the reason; 400 for wrong parameters.

@@ -21,7 +21,7 @@ const FIELDS: &str = "Cache-Control: no-store, no-cache, must-revalidate, max-ag
     Pragma: no-cache\r\n\
     X-Accel-Buffering: no\r\n\
     Connection: close\r\n";
-/// Without a frame for so long, the client's socket is looked at: it may have left. A little under the second after
+/// Without a frame for this time, the client's socket is looked at: it may have left. A little under the second after
 /// which a frame is repeated while the camera is away for a still.
 const LOOK: Duration = Duration::from_millis(900);
 

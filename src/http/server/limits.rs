@@ -30,7 +30,7 @@ const HEADS: usize = 256;
 const SHORT: usize = 16;
 /// Requests that wait for the camera.
 const WAITING: usize = 16;
-/// A client whose socket has taken nothing for so long can be evicted.
+/// A client whose socket has taken nothing for this time can be evicted.
 const STALLED: Duration = Duration::from_secs(2);
 /// How long a newcomer waits for the thread of an evicted connection to end.
 const EVICTION: Duration = Duration::from_millis(250);
@@ -184,7 +184,7 @@ impl Occupancy {
     }
 
     /// Makes room for one connection more that can be evicted at once, if it can be made.
-    fn make_room(&mut self) -> Option<()> {
+    fn reserve(&mut self) -> Option<()> {
         if self.idle() >= self.caps.heads {
             self.evict_oldest_idle()?;
         }
@@ -196,7 +196,7 @@ impl Occupancy {
 
     /// Takes a new connection in; `None` while there is no room.
     fn admit(&mut self, link: &Arc<Link>) -> Option<u64> {
-        self.make_room()?;
+        self.reserve()?;
         if self.entries.len() >= self.caps.total() {
             return None;
         }
@@ -294,7 +294,7 @@ impl Limits {
         let mut occupancy = self.occupancy.lock();
         loop {
             if let Some(id) = occupancy.admit(link) {
-                return Some(Permit { link: link.clone(), place: Place { limits: self.clone(), id } });
+                return Some(Permit { link: link.clone(), registration: Registration { limits: self.clone(), id } });
             }
             if occupancy.count(State::Evicted) == 0 || self.ended.wait_until(&mut occupancy, deadline).timed_out() {
                 return None;
@@ -340,10 +340,10 @@ impl Limits {
 pub struct Permit {
     /// Dropped before the place, so that the descriptor is closed when the place is free.
     link: Arc<Link>,
-    place: Place,
+    registration: Registration,
 }
 
-struct Place {
+struct Registration {
     limits: Arc<Limits>,
     id: u64,
 }
@@ -356,19 +356,19 @@ impl Permit {
 
     /// The client owes a request, and its connection can be evicted for a newcomer. `false` while the server stops.
     pub fn expect_request(&self) -> bool {
-        let mut occupancy = self.place.limits.occupancy.lock();
-        occupancy.set_idle(self.place.id, State::Head);
+        let mut occupancy = self.registration.limits.occupancy.lock();
+        occupancy.set_idle(self.registration.id, State::Head);
         !occupancy.is_closing
     }
 
     /// The client was sent its last response, and its connection can be evicted for a newcomer.
     pub fn close(&self) {
-        self.place.limits.occupancy.lock().set_idle(self.place.id, State::Closing);
+        self.registration.limits.occupancy.lock().set_idle(self.registration.id, State::Closing);
     }
 
     /// A response is made and sent; `false` if there are too many already, which the client was told.
     pub fn begin_response(&self) -> bool {
-        let begun = self.place.limits.occupancy.lock().begin_response(self.place.id);
+        let begun = self.registration.limits.occupancy.lock().begin_response(self.registration.id);
         if !begun {
             self.link.refuse();
         }
@@ -388,7 +388,7 @@ impl Permit {
     /// # Errors
     /// When that was not before `deadline`, or `go_on` said no.
     pub fn wait(&self, deadline: Instant, go_on: impl Fn() -> bool) -> Result<Waiting<'_>, Full> {
-        let Place { limits, id } = &self.place;
+        let Registration { limits, id } = &self.registration;
         loop {
             let mut occupancy = limits.occupancy.lock();
             if occupancy.begin_waiting(*id) {
@@ -411,14 +411,14 @@ impl Permit {
     /// # Errors
     /// When there are too many, and none can be evicted.
     pub fn view(&self, peer: &str, user_agent: &str, mode: &'static str) -> Result<Viewer<'_>, Full> {
-        let Place { limits, id } = &self.place;
+        let Registration { limits, id } = &self.registration;
         let stats = limits.occupancy.lock().begin_viewing(*id, peer, user_agent, mode)?;
         info!("viewer came client={} id={} mode={mode}", stats.peer, stats.id);
         Ok(Viewer { permit: self, stats, end: EndReason::Left })
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.limits.occupancy.lock().entries.remove(&self.id);
         self.limits.ended.notify_all();
@@ -430,7 +430,7 @@ pub struct Waiting<'a>(&'a Permit);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Place { limits, id } = &self.0.place;
+        let Registration { limits, id } = &self.0.registration;
         limits.occupancy.lock().set(*id, State::Short);
         limits.stopped_waiting.notify_one();
     }
@@ -458,7 +458,7 @@ impl Viewer<'_> {
 impl Drop for Viewer<'_> {
     fn drop(&mut self) {
         let (stats, end) = (&self.stats, self.end);
-        let Place { limits, id } = &self.permit.place;
+        let Registration { limits, id } = &self.permit.registration;
         limits.occupancy.lock().end_viewing(*id, end);
         info!(
             "viewer left client={} id={} mode={} reason=\"{}\" frames={} bytes={} skipped={} stalls={} seconds={:.1}",
@@ -746,7 +746,7 @@ mod tests {
         fn evict_stalled(&mut self, state: State, peer: Option<u8>) -> bool {
             let is_victim =
                 |known: &Known| known.state == state && known.stuck >= 2000 && (peer.is_none() || known.peer == peer);
-            // The newcomer's own client first, then the longest. (Each has a time of its own.)
+            // The newcomer's own client first, then the longest. (Each has its own time.)
             let longest = self.0.iter().filter(|known| is_victim(known)).map(|known| known.stuck).max();
             self.evict_first(|known| is_victim(known) && Some(known.stuck) == longest)
         }

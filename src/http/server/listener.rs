@@ -138,7 +138,7 @@ impl Listeners {
         &self.sockets
     }
 
-    /// Those that our successor can take up again: the rest has a name, or belongs to a socket unit.
+    /// Those that our successor can use again: the rest has a name, or belongs to a socket unit.
     pub fn own(&self) -> &[Socket] {
         &self.sockets[..self.own]
     }

@@ -124,7 +124,7 @@ def pause(parts, since):
 
 @case
 def stall(lab):
-    """After a stall of 3 s pictures come again to those who stayed."""
+    """After a stall of 3 s pictures come again to those that stayed."""
     pause_seconds, restarts = pictures_again(lab, "stall 3", 5)
     return f"pause {pause_seconds:.1f} s, {restarts} restarts"
 

@@ -84,7 +84,7 @@ def open_and_close(lab, server, count):
         status, _, body = server.get("/snapshot?settle=0")
         expect(status == 200, f"{status} {body[:100]!r}")
         wait_mode(lab, True, 5)
-        expect(lab.guest.status()["commits"] != commits, "the camera was not opened anew")
+        expect(lab.guest.status()["commits"] != commits, "the camera was not opened again")
 
 
 @case
@@ -108,7 +108,7 @@ def buffers_are_accounted_for(lab):
             for other in others:
                 hang_up(other, with_reset)
             viewer.wait_parts(5)
-            check("viewers who left")
+            check("viewers that left")
         for after, command in (("a failed transfer", "urberror 1"), ("a stall", "stall 3"), ("a replug", "replug 1")):
             lab.guest.cam(command)
             time.sleep(4)

@@ -31,7 +31,7 @@ def replug(lab, viewers, seconds_out, between=None, node="/dev/video0"):
 
 @case
 def pulled_under_load(lab):
-    """Ten viewers who stay connected get pictures again within 2 s of the camera's return."""
+    """Ten viewers that stay connected get pictures again within 2 s of the camera's return."""
     with lab.server() as server, Viewers(lab.guest.address, 10) as viewers:
         viewers.wait_parts(30, 30)
         before = server.readings()
@@ -90,7 +90,7 @@ def found_under_another_node(lab):
 
 @case
 def found_by_link(lab):
-    """A link such as udev makes is resolved anew each time."""
+    """A link such as udev makes is resolved again each time."""
     link = "/dev/v4l/by-id/usb-Rig_Camera-video-index0"
 
     def point(node):

@@ -1,4 +1,4 @@
-"""Full-resolution stills from a camera that is being watched, and what can happen to it meanwhile."""
+"""Full-resolution stills from a camera that is being watched, and what can happen to it during one."""
 
 import json
 import re
@@ -187,7 +187,7 @@ def clock_offset(lab):
 
 @case
 def slow_reader_holds_nothing(lab):
-    """Who reads a still at 10 kB/s pauses the live stream no longer than who reads it at once."""
+    """A client that reads a still at 10 kB/s pauses the live stream no longer than one that reads it at once."""
     with lab.server("--still-size 1920x1080") as server, Viewer(lab.guest.address) as viewer:
         viewer.wait_parts(10)
         still(server, "1920x1080")

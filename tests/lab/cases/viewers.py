@@ -74,7 +74,7 @@ def in_three_modes(lab):
 
 @case
 def stalled_viewer_costs_nothing(lab):
-    """A viewer who never reads leaves the others their rate, and is dropped."""
+    """A viewer that never reads leaves the others their rate, and is dropped."""
     return on_quiet_host(lab, lambda: beside_a_stalled_viewer(lab))
 
 
@@ -117,7 +117,7 @@ def snapshot_is_fresh(lab):
 
 @case
 def come_and_go(lab):
-    """Viewers who come and go, politely or not, leave no thread, descriptor or memory behind."""
+    """Viewers that come and go, politely or not, leave no thread, descriptor or memory behind."""
     with lab.server() as server, Viewer(lab.guest.address) as steady:
         cycle(lab, 20)  # whatever is made once has been made then
         before = wait_flat(server, server.readings(), 3)
@@ -134,7 +134,7 @@ def come_and_go(lab):
 
 
 def cycle(lab, count):
-    """`count` viewers in fives: who read a picture or two, who leave at once, and who reset the connection."""
+    """`count` viewers in fives: some read a picture or two, some leave at once, and some reset the connection."""
     for first in range(0, count, 5):
         viewers = [Viewer(lab.guest.address) for _ in range(3)]
         hang_up(connect(lab.guest.address))

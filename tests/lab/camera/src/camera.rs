@@ -55,7 +55,7 @@ pub struct State {
     early_unlinks: HashMap<u32, u32>,
     /// Our end of the connection to vhci-hcd while plugged in.
     socket: Option<UnixStream>,
-    /// Changes with each plug and pull: who asked before that gets no answer.
+    /// Changes with each plug and pull: a transfer requested before that gets no response.
     connection: u32,
 }
 
@@ -436,7 +436,7 @@ impl Camera {
                 state.stats.missed += 1;
                 drop(state);
             }
-            // Frame times that passed meanwhile are lost, as on a real sensor.
+            // Frame times that have passed are lost, as on a real sensor.
             due += period;
             let late = Instant::now().saturating_duration_since(due).as_nanos() / period.as_nanos();
             if late > 0 {

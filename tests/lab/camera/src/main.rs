@@ -89,14 +89,14 @@ fn serve(dir: &str, port: &str, link: &str, plug: bool) -> io::Result<()> {
     for peer in listener.incoming() {
         let (peer, camera) = (peer?, camera.clone());
         thread::spawn(move || {
-            let _ = converse(peer, &camera);
+            let _ = serve_connection(peer, &camera);
         });
     }
     Ok(())
 }
 
 /// One command per connection: a line in, the answer out, then the end.
-fn converse(mut peer: TcpStream, camera: &Arc<Camera>) -> io::Result<()> {
+fn serve_connection(mut peer: TcpStream, camera: &Arc<Camera>) -> io::Result<()> {
     peer.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut line = String::new();
     BufReader::new(&peer).read_line(&mut line)?;

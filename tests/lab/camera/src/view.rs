@@ -3,7 +3,7 @@
 //! a line for each part, `VIEWER ARRIVED_NS X_TIMESTAMP LENGTH HAS_DHT COM_TEXT`, for each broken one
 //! `VIEWER fault WHAT`, and at last `VIEWER end HOW`.
 //!
-//! `stream.py` reads and judges them; it has a viewer of its own for all other cases.
+//! `stream.py` reads and judges them; it has its own viewer for all other cases.
 
 use crate::clock::monotonic_ns;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
