@@ -58,7 +58,7 @@ impl Capture {
     /// Creates the state of a capture thread. It opens the camera once even if nobody wants pictures, so that the log
     /// says at the start what is there.
     pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
-        let publisher = Publisher::new(session.hub().clone(), session.pool().clone(), settings.max_fps);
+        let publisher = Publisher::new(session.hub().clone(), session.pool.clone(), settings.max_fps);
         Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout) }
     }
 
@@ -174,7 +174,7 @@ impl Capture {
 
     /// Thins viewers to the rate that was asked for, where the camera ignores it.
     fn hold_to_rate(&mut self) {
-        let Some(asked) = self.session.live_mode().fps else { return };
+        let Some(asked) = self.session.live_mode.fps else { return };
         let rate = self.session.rhythm().rate(os::monotonic());
         if rate > asked * RATE_TOLERANCE && self.publisher.limit_to(asked) {
             info!("the camera sends {rate:.1} frames per second where {asked} were asked for; viewers get {asked}");
@@ -195,7 +195,7 @@ impl Capture {
         self.patience.note_stall();
         let silent = silent.as_secs_f64();
         if !has_pictures {
-            locked.note_silence();
+            self.session.source.note_silence();
             let message = format!("the camera streams, but sent no whole picture in {silent:.1} s");
             return Err(CameraError::new(ErrorKind::Failed, message));
         }

@@ -42,6 +42,15 @@ pub struct StillSettings {
     pub min_interval: Duration,
 }
 
+impl StillSettings {
+    /// The mode to ask for of a camera with these offers.
+    pub fn mode(&self, offers: &[Offer], is_bad: impl Fn(&Size) -> bool) -> Mode {
+        let size = still_size(offers, self.size, is_bad);
+        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
+        Mode { size, fps: self.fps.or_else(|| still_rate(rates.unwrap_or_default())) }
+    }
+}
+
 /// A still and how it came about.
 #[derive(Debug, Clone)]
 pub struct Still {
@@ -141,11 +150,6 @@ impl Stills {
         })
     }
 
-    /// How stills are taken.
-    pub fn settings(&self) -> &StillSettings {
-        &self.settings
-    }
-
     /// Takes a still exposed after now, or at most `max_age` ago. `rule` overrides the settings' for this one.
     ///
     /// # Errors
@@ -235,19 +239,14 @@ impl Stills {
     /// The mode to switch to; `None` where a live picture is as large.
     fn mode(&self, locked: &mut Locked<'_>) -> Result<Option<Mode>, CameraError> {
         let live = locked.live().map(|(_, live)| live.mode.size).or(self.session.status().mode.map(|mode| mode.size));
-        let live = live.unwrap_or(self.session.live_mode().size);
+        let live = live.unwrap_or(self.session.live_mode.size);
         let device = locked.open()?;
         let identity = device.identity();
         let mut state = self.state.lock();
         state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
-        let offers = device.offers();
-        let is_bad = |size: &Size| state.sizes.bad.contains(size);
-        let size = still_size(&offers, self.settings.size, is_bad);
-        if size == live || state.sizes.needless.contains(&size) {
-            return Ok(None);
-        }
-        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
-        Ok(Some(Mode { size, fps: self.settings.fps.or_else(|| still_rate(rates.unwrap_or_default())) }))
+        let want = self.settings.mode(&device.offers(), |size| state.sizes.bad.contains(size));
+        let is_needed = want.size != live && !state.sizes.needless.contains(&want.size);
+        Ok(is_needed.then_some(want))
     }
 
     /// Takes the picture and leaves the camera in the still's mode, with the capture thread's way back prepared.
@@ -287,7 +286,7 @@ impl Stills {
                 }
                 is_right = info.is_settled;
                 let info = FrameInfo { sequence: self.switches.load(Ordering::Relaxed), ..info };
-                let frame = self.session.pool().frame(info, picture.len(), |out| picture.append_to(out));
+                let frame = self.session.pool.frame(info, picture.len(), |out| picture.append_to(out));
                 newest = Some(Still { frame, is_settled: is_right && rule == Rule::Auto, rule, switch });
             })?;
             if intake.pictures() == 1 && !is_started {
@@ -446,7 +445,7 @@ fn is_candidate(position: u32, rule: Rule) -> bool {
 }
 
 /// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.
-pub fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size) -> bool) -> Size {
+fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size) -> bool) -> Size {
     const MORE_THAN_ANY: Size = Size::new(16_384, 16_384);
     let listed = || offers.iter().map(|offer| offer.size);
     if let Some(wanted) = wanted.filter(|wanted| !is_bad(wanted)) {
@@ -459,7 +458,7 @@ pub fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size)
 }
 
 /// The rate to ask for: the fastest one, since a camera's own may be its slowest, but not more than leaves time to expose.
-pub fn still_rate(rates: &[f64]) -> Option<f64> {
+fn still_rate(rates: &[f64]) -> Option<f64> {
     let fastest = |rates: &mut dyn Iterator<Item = f64>| rates.max_by(f64::total_cmp);
     fastest(&mut rates.iter().copied().filter(|fps| *fps <= 30.5))
         .or_else(|| rates.iter().copied().min_by(f64::total_cmp))

@@ -294,7 +294,6 @@ pub struct Publisher {
     hub: Arc<Hub>,
     pool: Arc<Pool>,
     sequence: u64,
-    max_fps: Option<f64>,
     limit: Option<Pace>,
 }
 
@@ -314,14 +313,15 @@ impl Made {
 impl Publisher {
     /// Creates a publisher; viewers get at most `max_fps` frames per second.
     pub fn new(hub: Arc<Hub>, pool: Arc<Pool>, max_fps: Option<f64>) -> Self {
-        Self { hub, pool, sequence: 0, max_fps, limit: max_fps.map(Pace::new) }
+        Self { hub, pool, sequence: 0, limit: max_fps.map(Pace::new) }
     }
 
     /// Holds viewers to this rate too. Returns `false` if they are held to a lower or the same rate already.
     pub fn limit_to(&mut self, fps: f64) -> bool {
-        let is_new = self.max_fps.is_none_or(|known| fps < known);
+        let limit = Pace::new(fps);
+        let is_new = self.limit.as_ref().is_none_or(|known| limit.period > known.period);
         if is_new {
-            (self.max_fps, self.limit) = (Some(fps), Some(Pace::new(fps)));
+            self.limit = Some(limit);
         }
         is_new
     }
@@ -456,7 +456,7 @@ mod tests {
     #[test]
     fn a_rate_limit_holds_frames_back_from_viewers_and_not_from_snapshots() {
         let hub = Hub::new(vec![]);
-        let mut publisher = Publisher::new(hub.clone(), Pool::new(), Some(1.0));
+        let mut publisher = Publisher::new(hub.clone(), Arc::default(), Some(1.0));
         let mut viewer = NewestFeed::new(hub.clone(), None);
         let mut seen = Vec::new();
         for tenths in 0..30 {

@@ -43,15 +43,6 @@ pub enum Start {
     Since(Duration),
 }
 
-/// A reader's next frame is gone: the reader was too slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FellBehind {
-    /// The last frame that the reader got.
-    last: u64,
-    /// The oldest frame in the ring now.
-    oldest: u64,
-}
-
 impl Ring {
     /// Creates an empty ring of at most `limit` bytes, or one frame if that is larger.
     fn new(limit: usize, replay: Option<Duration>) -> Self {
@@ -114,9 +105,12 @@ impl Ring {
     }
 
     /// The first frame after this number; `None` while that is the newest.
-    fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, FellBehind> {
+    ///
+    /// # Errors
+    /// The number of the oldest frame in the ring now, if that frame is gone: the reader was too slow.
+    fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, u64> {
         if last < self.lost {
-            return Err(FellBehind { last, oldest: self.lost + 1 });
+            return Err(self.lost + 1);
         }
         let at = self.frames.partition_point(|frame| frame.sequence() <= last);
         Ok(self.frames.get(at).cloned())
@@ -272,7 +266,8 @@ impl Feed for AllFrames {
             if self.ring.is_closed.load(Ordering::SeqCst) {
                 return Ok(Wait::Closed);
             }
-            let next = ring.after(self.last).map_err(|FellBehind { last, oldest }| {
+            let last = self.last;
+            let next = ring.after(last).map_err(|oldest| {
                 FeedEnd::FellBehind(format!("fell behind after frame {last}: the ring begins at {oldest} now"))
             })?;
             if let Some(frame) = next {
@@ -347,8 +342,8 @@ mod tests {
         let (frames, bytes) = holds(&ring);
         assert!(bytes <= 20_000 && (4..=6).contains(&frames), "{frames} frames, {bytes} bytes");
         let oldest = numbers(&ring)[0];
-        assert_eq!(ring.after(10).map(|_| ()), Err(FellBehind { last: 10, oldest }));
-        assert_eq!(ring.after(oldest - 2).map(|_| ()), Err(FellBehind { last: oldest - 2, oldest }));
+        assert_eq!(ring.after(10).map(|_| ()), Err(oldest));
+        assert_eq!(ring.after(oldest - 2).map(|_| ()), Err(oldest));
         for last in oldest - 1..100 {
             assert_eq!(ring.after(last).unwrap().unwrap().sequence(), last + 1);
         }
