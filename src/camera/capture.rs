@@ -58,7 +58,7 @@ impl Capture {
     /// Creates the state of a capture thread. It opens the camera once even if nobody wants pictures, so that the log
     /// says at the start what is there.
     pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
-        let publisher = Publisher::new(session.hub().clone(), session.pool.clone(), settings.max_fps);
+        let publisher = Publisher::new(session.hub.clone(), session.pool.clone(), settings.max_fps);
         Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout) }
     }
 
@@ -93,14 +93,14 @@ impl Capture {
             Need::Nothing => {
                 self.session.sleep();
                 self.session.note_iteration(false);
-                self.session.hub().wait_for_demand(None);
+                self.session.hub.wait_for_demand(None);
                 Ok(())
             }
         }
     }
 
     fn need(&self) -> Need {
-        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.session.hub().unwatched_for()) else {
+        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.session.hub.unwatched_for()) else {
             return Need::Pictures;
         };
         let is_open = self.session.lock().is_open();
@@ -138,7 +138,7 @@ impl Capture {
         };
         drop(locked);
         // Without the camera mutex, and last, so that whoever is woken finds the camera as it is.
-        let counters = session.counters();
+        let counters = &session.counters;
         count(if self.publisher.publish(made) { &counters.frames } else { &counters.thinned });
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Capture {
     /// Takes the picture that is ready; `None` if it is not whole. This is the one copy that a picture sees.
     fn take(&mut self, locked: &mut Locked<'_>) -> Result<Option<Made>, CameraError> {
         let Some((device, live)) = locked.live() else { return Ok(None) };
-        let (publisher, counters) = (&mut self.publisher, self.session.counters());
+        let (publisher, counters) = (&mut self.publisher, &self.session.counters);
         let mut taken = None;
         device.take(&mut |raw| {
             let Ok(accepted) = live.intake.accept(&raw, counters) else { return };
@@ -200,7 +200,7 @@ impl Capture {
             return Err(CameraError::new(ErrorKind::Failed, message));
         }
         warn!("no whole picture for {silent:.1} s; restarting the stream");
-        count(&self.session.counters().restarts);
+        count(&self.session.counters.restarts);
         locked.note_problem(format!(
             "the camera stopped sending pictures {silent:.1} s ago; its stream is being restarted"
         ));
@@ -210,9 +210,9 @@ impl Capture {
     fn back_off(&self) {
         let began = Instant::now();
         while !self.session.is_stopping() && !self.session.is_reopening(false) {
-            let pause = if self.session.hub().watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
+            let pause = if self.session.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
-            self.session.hub().wait_for_demand(Some(left));
+            self.session.hub.wait_for_demand(Some(left));
         }
     }
 }

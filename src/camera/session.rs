@@ -34,14 +34,16 @@ pub struct Session {
     pub(super) source: Box<dyn Source>,
     /// Size and rate of the live stream, as asked for.
     pub(super) live_mode: Mode,
-    hub: Arc<Hub>,
+    /// The hub to which the camera's pictures go.
+    pub hub: Arc<Hub>,
     /// Buffers for the camera's pictures.
     pub(super) pool: Arc<Pool>,
     /// The camera mutex.
     state: Mutex<State>,
     status: Mutex<Status>,
     rhythm: Mutex<Rhythm>,
-    counters: Counters,
+    /// Totals since the start of the program.
+    pub counters: Counters,
     after_first_picture: Option<FirstPictureHook>,
     is_stopping: AtomicBool,
     is_reopening: AtomicBool,
@@ -170,19 +172,9 @@ impl Session {
         })
     }
 
-    /// The hub to which the camera's pictures go.
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
     /// What the camera is doing now.
     pub fn status(&self) -> Status {
         self.status.lock().clone()
-    }
-
-    /// Totals since the start of the program.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// Rate and jitter of the newest pictures.

@@ -219,7 +219,7 @@ impl Stills {
             return Err(CameraError::new(ErrorKind::Failed, "the camera's driver does not answer"));
         };
         // Only now, so that a cold camera is opened for the still, not first for the live stream.
-        let _watch = self.session.hub().watch();
+        let _watch = self.session.hub.watch();
         let Some(want) = self.mode(&mut locked)? else {
             drop(locked);
             return self.take_live(asked, rule);
@@ -232,7 +232,7 @@ impl Stills {
         locked.unlock_fair();
         let mut state = self.state.lock();
         state.switched_at = Some(Instant::now());
-        state.sizes.learn(want.size, &taken, self.session.counters().opens.load(Ordering::Relaxed));
+        state.sizes.learn(want.size, &taken, self.session.counters.opens.load(Ordering::Relaxed));
         taken
     }
 
@@ -279,7 +279,7 @@ impl Stills {
             }
             let mut is_right = false;
             locked.open()?.take(&mut |raw| {
-                let Ok(Accepted { picture, info }) = intake.accept(&raw, self.session.counters()) else { return };
+                let Ok(Accepted { picture, info }) = intake.accept(&raw, &self.session.counters) else { return };
                 let switch = *switch.get_or_insert_with(|| began.elapsed());
                 if !is_candidate(info.position, rule) {
                     return;
@@ -327,7 +327,7 @@ impl Stills {
     fn known(&self) -> Known {
         let earliest = os::monotonic().saturating_sub(SETTLED_AFTER);
         let is_recent = |at: Duration| at > earliest;
-        let frame = self.session.hub().newest_captured();
+        let frame = self.session.hub.newest_captured();
         let frame = frame.filter(|frame| frame.is_settled() && is_recent(frame.captured_at().mono));
         let mut state = self.state.lock();
         if let Some((frame, luma)) = frame.and_then(|frame| Some((frame.clone(), jpeg::mean_luma(frame.jpeg())?))) {
@@ -383,7 +383,7 @@ pub fn settled_frame(
     loop {
         let after = newest.as_ref().map_or(not_before, |frame| frame.captured_at().mono);
         // An attempt to get the camera that failed after this request came answers it.
-        let wait = session.hub().exposed_after(after, deadline, || session.failures() == failures);
+        let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures);
         let frame = match (wait, newest.take()) {
             (Wait::Frame(frame), earlier) => {
                 if earlier.is_none() {
