@@ -165,7 +165,7 @@ impl Capture {
         } else {
             self.patience.note_gap(silent);
         }
-        locked.note_live_picture(made.captured_at().mono, is_first, mode);
+        locked.note_live_picture(made.frame.captured_at().mono, is_first, mode);
         if pictures == RATE_PICTURES {
             self.hold_to_rate();
         }

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::pace::Pace;
-use crate::frame::{Frame, FrameInfo, Pool, Stamp};
+use crate::frame::{Frame, FrameInfo, Pool};
 
 /// The newest frames and everybody who waits for them.
 pub struct Hub {
@@ -259,11 +259,8 @@ impl Hub {
 
     /// Sleeps until somebody wants pictures, the hub closes, or the time is over (`None`: without limit).
     pub fn wait_for_demand(&self, timeout: Option<Duration>) {
-        // An error would mean that the sender is gone, and it lives as long as this hub.
-        let _ = match timeout {
-            Some(timeout) => self.wake.1.recv_timeout(timeout).is_ok(),
-            None => self.wake.1.recv().is_ok(),
-        };
+        // An error means that the time is over, since the sender lives as long as this hub.
+        let _ = self.wake.1.recv_timeout(timeout.unwrap_or(Duration::MAX));
     }
 
     /// Ends [`Hub::wait_for_demand`].
@@ -299,15 +296,9 @@ pub struct Publisher {
 
 /// A frame that was made and is not published yet.
 pub struct Made {
-    frame: Arc<Frame>,
+    /// The frame.
+    pub frame: Arc<Frame>,
     is_due: bool,
-}
-
-impl Made {
-    /// Start of the frame's exposure.
-    pub fn captured_at(&self) -> Stamp {
-        self.frame.captured_at()
-    }
 }
 
 impl Publisher {
@@ -394,7 +385,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Size, test_frame};
+    use crate::frame::{Size, Stamp, test_frame};
 
     fn frame(sequence: u64) -> Arc<Frame> {
         test_frame(sequence, Duration::from_secs(sequence), 0)
