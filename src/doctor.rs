@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::camera::intake::{Counters, Intake, Rejected};
 use crate::camera::settle::{Known, Rule};
-use crate::camera::still::{still_rate, still_size};
 use crate::camera::{
-    CameraError, Device, ErrorKind, Mode, Offer, RawFrame, Source,
+    CameraError, Device, ErrorKind, Identity, Offer, RawFrame, Source,
     v4l2::{self, diagnose},
 };
 use crate::cli::Config;
 use crate::frame::Size;
-use crate::http::{DEFAULT_ADDRESS, Listen, lan_addresses};
 use crate::jpeg::Fault;
 
 /// Pictures that are looked at.
@@ -38,7 +35,7 @@ pub fn list(out: &mut dyn Write) -> io::Result<()> {
     }
     for (node, opened) in nodes {
         match opened {
-            Ok(device) => describe(out, &node, device.as_ref())?,
+            Ok(device) => describe(out, &node, &device)?,
             Err(error) => writeln!(out, "{}: not usable: {error}", node.display())?,
         }
     }
@@ -82,48 +79,33 @@ fn links(node: &Path) -> Vec<String> {
 /// Opens the camera, looks at its pictures, switches it there and back, and says what to paste where.
 /// `false` if no picture came.
 pub fn check(out: &mut dyn Write, source: &dyn Source, config: &Config) -> io::Result<bool> {
-    let device = match source.open() {
-        Ok(device) => device,
-        Err(error) => {
-            list(out)?;
-            return failed(out, &error);
-        }
-    };
-    let chosen = format!("{} \"{}\"", device.identity().node, device.identity().card);
-    drop(device);
+    // Closed again before the list is made, which opens each camera.
+    let chosen = source.open().map(|device| device.identity().clone());
     list(out)?;
-    writeln!(out, "\nexamining {chosen}")?;
-    let began = Instant::now();
-    let mut device = match source.open() {
-        Ok(device) => device,
-        Err(error) => return failed(out, &error),
-    };
-    match examine(out, device.as_mut(), config, began) {
-        Ok(written) => written?,
-        Err(error) => return failed(out, &error),
+    if let Ok(Identity { node, card, .. }) = &chosen {
+        writeln!(out, "\nexamining {node} \"{card}\"")?;
     }
-    settings(out, config)?;
-    Ok(true)
+    match chosen.and_then(|_| examine(source, config)) {
+        Ok(report) => {
+            writeln!(out, "{}", report.join("\n"))?;
+            settings(out, config)?;
+            Ok(true)
+        }
+        Err(error) => {
+            writeln!(out, "FAILED: {error}")?;
+            Ok(false)
+        }
+    }
 }
 
-fn failed(out: &mut dyn Write, error: &CameraError) -> io::Result<bool> {
-    writeln!(out, "FAILED: {error}")?;
-    Ok(false)
-}
-
-/// What went wrong with the camera is the outer error, with the output the inner one.
-fn examine(
-    out: &mut dyn Write,
-    device: &mut dyn Device,
-    config: &Config,
-    began: Instant,
-) -> Result<io::Result<()>, CameraError> {
+/// The lines of the report.
+fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraError> {
+    let began = Instant::now();
+    let mut device = source.open()?;
+    let device = device.as_mut();
     let mode = device.start(config.live, BUFFERS)?;
     let mut live = Look::new(mode.size, None);
-    live.until(device, FIRST, |look| look.whole() > 0)?;
-    if live.whole() == 0 {
-        return Err(live.nothing_whole());
-    }
+    live.first(device)?;
     let cold = began.elapsed();
     live.until(device, SETTLE, |look| look.is_settled)?;
     let settle = began.elapsed() - cold;
@@ -143,17 +125,12 @@ fn examine(
     ];
     report.extend(live.report());
     let offers = device.offers();
-    let size = still_size(&offers, config.still.size, |_| false);
-    if size != mode.size {
+    let want = config.still.mode(&offers, |_| false);
+    if want.size != mode.size {
         let switching = Instant::now();
-        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
-        let fps = config.still.fps.or_else(|| still_rate(rates.unwrap_or_default()));
-        let still = device.start(Mode { size, fps }, 2)?;
+        let still = device.start(want, 2)?;
         let mut look = Look::new(still.size, Some(mode.size));
-        look.until(device, FIRST, |look| look.whole() > 0)?;
-        if look.whole() == 0 {
-            return Err(look.nothing_whole());
-        }
+        look.first(device)?;
         let there = switching.elapsed();
         look.until(device, SETTLE, |look| look.is_settled)?;
         let settle = switching.elapsed() - there;
@@ -173,7 +150,7 @@ fn examine(
     } else {
         report.push("still            the camera has no other size; /still gives a fresh live picture".into());
     }
-    Ok(report.iter().try_for_each(|line| writeln!(out, "{line}")))
+    Ok(report)
 }
 
 /// What was seen of one stream.
@@ -203,6 +180,12 @@ impl Look {
     /// Number of whole pictures.
     fn whole(&self) -> u32 {
         self.intake.pictures()
+    }
+
+    /// Takes pictures until one is whole.
+    fn first(&mut self, device: &mut dyn Device) -> Result<(), CameraError> {
+        self.until(device, FIRST, |look| look.whole() > 0)?;
+        if self.whole() > 0 { Ok(()) } else { Err(self.nothing_whole()) }
     }
 
     /// Takes pictures until `enough` or the time is over.
@@ -248,21 +231,19 @@ impl Look {
     fn report(&self) -> Vec<String> {
         let mut lines = vec![format!("pictures         {} of {} whole", self.whole(), self.seen)];
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
         for (count, what) in [
-            (
-                counted(&self.counters.flagged),
-                "flagged as damaged by the driver: a bad cable or hub? They are left out",
-            ),
-            (counted(&self.counters.wrong_size), "of another size than the camera said; they are left out"),
-            (counted(&self.counters.dht_inserted), "without Huffman tables (DHT); framehub puts the standard ones in"),
-            (counted(&self.counters.eoi_appended), "without their end (EOI); framehub appends it"),
+            (counted(&counters.flagged), "flagged as damaged by the driver: a bad cable or hub? They are left out"),
+            (counted(&counters.wrong_size), "of another size than the camera said; they are left out"),
+            (counted(&counters.dht_inserted), "without Huffman tables (DHT); framehub puts the standard ones in"),
+            (counted(&counters.eoi_appended), "without their end (EOI); framehub appends it"),
             (self.padded.into(), "with other bytes before or behind them; framehub cuts these off"),
         ] {
             if count > 0 {
                 lines.push(format!("  {count} {what}"));
             }
         }
-        for (fault, count) in Fault::ALL.iter().zip(&self.counters.broken) {
+        for (fault, count) in Fault::ALL.iter().zip(&counters.broken) {
             if counted(count) > 0 {
                 lines.push(format!("  {} broken: {fault}; they are left out", counted(count)));
             }
@@ -284,16 +265,7 @@ impl Look {
 
 /// Ready-to-paste settings for the programs that people use with it.
 fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
-    let tcp =
-        config.listen.iter().find_map(|listen| if let Listen::Tcp(address) = listen { Some(address) } else { None });
-    let address = match tcp {
-        None if config.listen.is_empty() => &DEFAULT_ADDRESS,
-        None => return Ok(()),
-        Some(address) => address,
-    };
-    let local =
-        if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { *address };
-    let host = lan_addresses(*address).first().copied().unwrap_or(local);
+    let Some([address, local, host]) = config.addresses() else { return Ok(()) };
     let text = include_str!("assets/settings.txt");
     let text = text.replace("{host}", &host.to_string()).replace("{local}", &local.to_string());
     write!(out, "\nWhere to put it, with framehub running on {address}:\n{text}")

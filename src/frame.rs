@@ -197,11 +197,6 @@ impl Pool {
     /// Room for the part header and the trailing boundary.
     const MARGIN: usize = 256;
 
-    /// An empty pool.
-    pub fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
     /// Makes a frame whose JPEG, `length` bytes, is written by `fill`: the one copy that a picture sees.
     pub fn frame(self: &Arc<Self>, info: FrameInfo, length: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Arc<Frame> {
         let mut buffer = self.take(length + Self::MARGIN);
@@ -256,7 +251,7 @@ fn fits(buffer: &Vec<u8>, capacity: usize) -> bool {
 pub(crate) fn test_frame(sequence: u64, at: Duration, bytes: usize) -> Arc<Frame> {
     let captured_at = Stamp { mono: at, real: at };
     let info = FrameInfo { sequence, captured_at, size: Size::new(16, 16), position: 0, is_settled: true };
-    Pool::new().frame(info, bytes, |out| out.resize(out.len() + bytes, 0))
+    Arc::<Pool>::default().frame(info, bytes, |out| out.resize(out.len() + bytes, 0))
 }
 
 #[cfg(test)]
@@ -270,7 +265,7 @@ mod tests {
 
     #[test]
     fn part_is_the_golden_format_byte_for_byte() {
-        let frame = Pool::new().frame(info(7), 4, |out| out.extend_from_slice(b"JPEG"));
+        let frame = Arc::<Pool>::default().frame(info(7), 4, |out| out.extend_from_slice(b"JPEG"));
         let golden = "Content-Type: image/jpeg\r\nContent-Length: 4\r\nX-Timestamp: 1700000000.000042\r\n\r\n\
                       JPEG\r\n--boundarydonotcross\r\n";
         assert_eq!(std::str::from_utf8(frame.part()), Ok(golden));
@@ -280,7 +275,7 @@ mod tests {
 
     #[test]
     fn buffers_are_used_again_but_not_far_too_large_ones() {
-        let pool = Pool::new();
+        let pool = Arc::<Pool>::default();
         let first = pool.frame(info(1), 10_000, |out| out.resize(out.len() + 10_000, 1));
         let address = first.buffer.as_ptr();
         drop(first);

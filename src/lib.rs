@@ -18,12 +18,12 @@
 //!
 //! ARCHITECTURE.md has a frame's way, a request's way and the invariants.
 
-pub mod camera;
+pub(crate) mod camera;
 pub mod cli;
 pub mod doctor;
-pub mod frame;
+pub(crate) mod frame;
 pub mod http;
-pub mod hub;
+pub(crate) mod hub;
 pub mod jpeg;
 pub mod system;
 pub mod systemd;

@@ -58,7 +58,7 @@ impl Capture {
     /// Creates the state of a capture thread. It opens the camera once even if nobody wants pictures, so that the log
     /// says at the start what is there.
     pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
-        let publisher = Publisher::new(session.hub().clone(), session.pool().clone(), settings.max_fps);
+        let publisher = Publisher::new(session.hub.clone(), session.pool.clone(), settings.max_fps);
         Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout) }
     }
 
@@ -93,14 +93,14 @@ impl Capture {
             Need::Nothing => {
                 self.session.sleep();
                 self.session.note_iteration(false);
-                self.session.hub().wait_for_demand(None);
+                self.session.hub.wait_for_demand(None);
                 Ok(())
             }
         }
     }
 
     fn need(&self) -> Need {
-        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.session.hub().unwatched_for()) else {
+        let (Some(idle), Some(unwatched)) = (self.settings.idle, self.session.hub.unwatched_for()) else {
             return Need::Pictures;
         };
         let is_open = self.session.lock().is_open();
@@ -138,7 +138,7 @@ impl Capture {
         };
         drop(locked);
         // Without the camera mutex, and last, so that whoever is woken finds the camera as it is.
-        let counters = session.counters();
+        let counters = &session.counters;
         count(if self.publisher.publish(made) { &counters.frames } else { &counters.thinned });
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Capture {
     /// Takes the picture that is ready; `None` if it is not whole. This is the one copy that a picture sees.
     fn take(&mut self, locked: &mut Locked<'_>) -> Result<Option<Made>, CameraError> {
         let Some((device, live)) = locked.live() else { return Ok(None) };
-        let (publisher, counters) = (&mut self.publisher, self.session.counters());
+        let (publisher, counters) = (&mut self.publisher, &self.session.counters);
         let mut taken = None;
         device.take(&mut |raw| {
             let Ok(accepted) = live.intake.accept(&raw, counters) else { return };
@@ -165,7 +165,7 @@ impl Capture {
         } else {
             self.patience.note_gap(silent);
         }
-        locked.note_live_picture(made.captured_at().mono, is_first, mode);
+        locked.note_live_picture(made.frame.captured_at().mono, is_first, mode);
         if pictures == RATE_PICTURES {
             self.hold_to_rate();
         }
@@ -174,7 +174,7 @@ impl Capture {
 
     /// Thins viewers to the rate that was asked for, where the camera ignores it.
     fn hold_to_rate(&mut self) {
-        let Some(asked) = self.session.live_mode().fps else { return };
+        let Some(asked) = self.session.live_mode.fps else { return };
         let rate = self.session.rhythm().rate(os::monotonic());
         if rate > asked * RATE_TOLERANCE && self.publisher.limit_to(asked) {
             info!("the camera sends {rate:.1} frames per second where {asked} were asked for; viewers get {asked}");
@@ -195,12 +195,12 @@ impl Capture {
         self.patience.note_stall();
         let silent = silent.as_secs_f64();
         if !has_pictures {
-            locked.note_silence();
+            self.session.source.note_silence();
             let message = format!("the camera streams, but sent no whole picture in {silent:.1} s");
             return Err(CameraError::new(ErrorKind::Failed, message));
         }
         warn!("no whole picture for {silent:.1} s; restarting the stream");
-        count(&self.session.counters().restarts);
+        count(&self.session.counters.restarts);
         locked.note_problem(format!(
             "the camera stopped sending pictures {silent:.1} s ago; its stream is being restarted"
         ));
@@ -210,9 +210,9 @@ impl Capture {
     fn back_off(&self) {
         let began = Instant::now();
         while !self.session.is_stopping() && !self.session.is_reopening(false) {
-            let pause = if self.session.hub().watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
+            let pause = if self.session.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
-            self.session.hub().wait_for_demand(Some(left));
+            self.session.hub.wait_for_demand(Some(left));
         }
     }
 }

@@ -146,11 +146,11 @@ impl Panel {
 
     fn controls_by(&self, deadline: Instant) -> Result<Vec<Control>, ControlError> {
         // Kept open from the first control to the last.
-        let _watch = self.session.hub().watch();
+        let _watch = self.session.hub.watch();
         if !self.remembered.is_empty() {
             // Remembered values are set with the first picture: before that a camera shows others. One that sends no
             // picture is asked all the same.
-            let _ = self.session.hub().newer_than(0, deadline.min(Instant::now() + DEADLINE / 2));
+            let _ = self.session.hub.newer_than(0, deadline.min(Instant::now() + DEADLINE / 2));
         }
         let next = |after| {
             let next = |device: &mut dyn Device| device.controls().map_or(Ok(None), |controls| controls.next(after));
@@ -170,7 +170,7 @@ impl Panel {
     /// When there is no such control or value, or the camera refused, or cannot be had.
     pub fn set(&self, values: &[ControlValue], resets: bool) -> Result<Vec<Control>, ControlError> {
         let deadline = Instant::now() + DEADLINE;
-        let _watch = self.session.hub().watch();
+        let _watch = self.session.hub.watch();
         let Some(_turn) = self.turn.try_lock_until(deadline) else {
             return Err(ControlError::Unwilling("others are still setting the controls".into()));
         };
@@ -221,7 +221,7 @@ impl Panel {
 
     /// Sets one control of the camera while it streams to us: a camera may belong to another program otherwise.
     fn set_one(&self, control: &Control, value: i64, deadline: Instant, is_kept: bool) -> Result<(), CameraError> {
-        let (session, hub) = (&self.session, self.session.hub());
+        let (session, hub) = (&self.session, &self.session.hub);
         let absent = |why: String| CameraError::new(ErrorKind::Absent, why);
         let failures = session.failures();
         loop {
@@ -453,7 +453,7 @@ mod tests {
         panel.remember(ControlValue::new("gain_automatic", "off"));
         panel.remember(ControlValue::new("brightness", "-20"));
         for _ in 0..2 {
-            let mut device = Synthetic::new().open().unwrap();
+            let mut device = Synthetic::default().open().unwrap();
             panel.restore(device.as_mut());
             let values = values(device.as_mut());
             for (name, value) in [("brightness", -20), ("gain_automatic", 0), ("gain", 80), ("color_effects", 0)] {

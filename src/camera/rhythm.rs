@@ -36,12 +36,8 @@ impl Rhythm {
 
     /// How far an interval is from the mean one: the standard deviation.
     pub fn jitter(&self) -> Duration {
-        let intervals: Vec<f64> = self
-            .exposures
-            .iter()
-            .zip(self.exposures.iter().skip(1))
-            .map(|(a, b)| b.saturating_sub(*a).as_secs_f64())
-            .collect();
+        let pairs = self.exposures.iter().zip(self.exposures.iter().skip(1));
+        let intervals: Vec<f64> = pairs.map(|(a, b)| b.saturating_sub(*a).as_secs_f64()).collect();
         if intervals.is_empty() {
             return Duration::ZERO;
         }

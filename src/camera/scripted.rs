@@ -221,7 +221,7 @@ impl Stage {
     }
 
     fn counters(&self) -> &Counters {
-        self.session.counters()
+        &self.session.counters
     }
 
     /// A live picture newer than all there were, within 8 s.

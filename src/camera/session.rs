@@ -31,16 +31,19 @@ pub type FirstPictureHook = Box<dyn Fn(&mut dyn Device) + Send + Sync>;
 
 /// A camera of which at most one stream runs at a time.
 pub struct Session {
-    source: Box<dyn Source>,
+    pub(super) source: Box<dyn Source>,
     /// Size and rate of the live stream, as asked for.
-    live_mode: Mode,
-    hub: Arc<Hub>,
-    pool: Arc<Pool>,
+    pub(super) live_mode: Mode,
+    /// The hub to which the camera's pictures go.
+    pub hub: Arc<Hub>,
+    /// Buffers for the camera's pictures.
+    pub(super) pool: Arc<Pool>,
     /// The camera mutex.
     state: Mutex<SessionState>,
     status: Mutex<Status>,
     rhythm: Mutex<Rhythm>,
-    counters: Counters,
+    /// Totals since the start of the program.
+    pub counters: Counters,
     after_first_picture: Option<FirstPictureHook>,
     is_stopping: AtomicBool,
     is_reopening: AtomicBool,
@@ -71,11 +74,12 @@ pub struct Live {
 }
 
 /// What the camera is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Nobody wants pictures; the camera is closed on purpose.
     Asleep,
     /// Opened or about to be; no picture yet.
+    #[default]
     Starting,
     /// Pictures come.
     Live,
@@ -99,7 +103,7 @@ impl Phase {
 }
 
 /// What the camera is doing, and which camera it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Status {
     /// What the camera is doing.
     pub phase: Phase,
@@ -152,25 +156,13 @@ impl Session {
         hub: Arc<Hub>,
         after_first_picture: Option<FirstPictureHook>,
     ) -> Arc<Self> {
-        let status = Status {
-            phase: Phase::Starting,
-            identity: None,
-            mode: None,
-            learned: Learned::default(),
-            traits: Arc::default(),
-            is_opening_logged: false,
-            live_since: None,
-            away_since: None,
-            opened_at: None,
-            open_before: Duration::ZERO,
-        };
         Arc::new(Self {
             source,
             live_mode,
             hub,
-            pool: Pool::new(),
+            pool: Arc::default(),
             state: Mutex::default(),
-            status: Mutex::new(status),
+            status: Mutex::default(),
             rhythm: Mutex::default(),
             counters: Counters::default(),
             after_first_picture,
@@ -180,29 +172,9 @@ impl Session {
         })
     }
 
-    /// The hub to which the camera's pictures go.
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    /// Buffers for the camera's pictures.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Size and rate of the live stream, as asked for.
-    pub fn live_mode(&self) -> Mode {
-        self.live_mode
-    }
-
     /// What the camera is doing now.
     pub fn status(&self) -> Status {
         self.status.lock().clone()
-    }
-
-    /// Totals since the start of the program.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// Rate and jitter of the newest pictures.
@@ -521,11 +493,6 @@ impl<'a> Locked<'a> {
             status.phase = Phase::Live;
             info!("pictures are coming");
         }
-    }
-
-    /// Notes that a stream never delivered a picture.
-    pub fn note_silence(&mut self) {
-        self.session.source.note_silence();
     }
 
     /// Notes why there are no live pictures although the camera is open.

@@ -163,12 +163,9 @@ fn is_level(run: &[Seen]) -> bool {
     most - fewest <= most * BYTES_SPREAD && brightest - darkest <= LUMA_SPREAD.0.max(brightest * LUMA_SPREAD.1)
 }
 
+/// The smallest and the largest; of no values, such that their difference is below all others.
 fn extremes(values: impl Iterator<Item = f32>) -> (f32, f32) {
-    values
-        .fold(None, |range: Option<(f32, f32)>, value| {
-            Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
-        })
-        .unwrap_or_default()
+    values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// Whether these pictures become brighter or darker: a slow ramp is steady over any short time, but it goes somewhere.

@@ -42,6 +42,15 @@ pub struct StillSettings {
     pub min_interval: Duration,
 }
 
+impl StillSettings {
+    /// The mode to ask for of a camera with these offers.
+    pub fn mode(&self, offers: &[Offer], is_bad: impl Fn(&Size) -> bool) -> Mode {
+        let size = still_size(offers, self.size, is_bad);
+        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
+        Mode { size, fps: self.fps.or_else(|| still_rate(rates.unwrap_or_default())) }
+    }
+}
+
 /// A still and how it came about.
 #[derive(Debug, Clone)]
 pub struct Still {
@@ -142,11 +151,6 @@ impl Stills {
         })
     }
 
-    /// How stills are taken.
-    pub fn settings(&self) -> &StillSettings {
-        &self.settings
-    }
-
     /// Takes a still exposed after now, or at most `max_age` ago. `rule` overrides the settings' for this one.
     ///
     /// # Errors
@@ -216,7 +220,7 @@ impl Stills {
             return Err(CameraError::new(ErrorKind::Failed, "the camera's driver does not answer"));
         };
         // Only now, so that a cold camera is opened for the still, not first for the live stream.
-        let _watch = self.session.hub().watch();
+        let _watch = self.session.hub.watch();
         let Some(want) = self.mode(&mut locked)? else {
             drop(locked);
             return self.take_live(asked, rule);
@@ -229,26 +233,21 @@ impl Stills {
         locked.unlock_fair();
         let mut state = self.state.lock();
         state.switched_at = Some(Instant::now());
-        state.sizes.learn(want.size, &taken, self.session.counters().opens.load(Ordering::Relaxed));
+        state.sizes.learn(want.size, &taken, self.session.counters.opens.load(Ordering::Relaxed));
         taken
     }
 
     /// The mode to switch to; `None` where a live picture is as large.
     fn mode(&self, locked: &mut Locked<'_>) -> Result<Option<Mode>, CameraError> {
         let live = locked.live().map(|(_, live)| live.mode.size).or(self.session.status().mode.map(|mode| mode.size));
-        let live = live.unwrap_or(self.session.live_mode().size);
+        let live = live.unwrap_or(self.session.live_mode.size);
         let device = locked.open()?;
         let identity = device.identity();
         let mut state = self.state.lock();
         state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
-        let offers = device.offers();
-        let is_bad = |size: &Size| state.sizes.bad.contains(size);
-        let size = still_size(&offers, self.settings.size, is_bad);
-        if size == live || state.sizes.needless.contains(&size) {
-            return Ok(None);
-        }
-        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
-        Ok(Some(Mode { size, fps: self.settings.fps.or_else(|| still_rate(rates.unwrap_or_default())) }))
+        let want = self.settings.mode(&device.offers(), |size| state.sizes.bad.contains(size));
+        let is_needed = want.size != live && !state.sizes.needless.contains(&want.size);
+        Ok(is_needed.then_some(want))
     }
 
     /// Takes the picture and leaves the camera in the still's mode, with the capture thread's way back prepared.
@@ -281,14 +280,14 @@ impl Stills {
             }
             let mut is_right = false;
             locked.open()?.take(&mut |raw| {
-                let Ok(Accepted { picture, info }) = intake.accept(&raw, self.session.counters()) else { return };
+                let Ok(Accepted { picture, info }) = intake.accept(&raw, &self.session.counters) else { return };
                 let switch = *switch.get_or_insert_with(|| began.elapsed());
                 if !is_candidate(info.position, rule) {
                     return;
                 }
                 is_right = info.is_settled;
                 let info = FrameInfo { sequence: self.switches.load(Ordering::Relaxed), ..info };
-                let frame = self.session.pool().frame(info, picture.len(), |out| picture.append_to(out));
+                let frame = self.session.pool.frame(info, picture.len(), |out| picture.append_to(out));
                 newest = Some(Still { frame, is_settled: is_right && rule == Rule::Auto, rule, switch });
             })?;
             if intake.pictures() == 1 && !is_started {
@@ -329,7 +328,7 @@ impl Stills {
     fn known(&self) -> Known {
         let earliest = os::monotonic().saturating_sub(SETTLED_AFTER);
         let is_recent = |at: Duration| at > earliest;
-        let frame = self.session.hub().newest_captured();
+        let frame = self.session.hub.newest_captured();
         let frame = frame.filter(|frame| frame.is_settled() && is_recent(frame.captured_at().mono));
         let mut state = self.state.lock();
         if let Some((frame, luma)) = frame.and_then(|frame| Some((frame.clone(), jpeg::mean_luma(frame.jpeg())?))) {
@@ -385,7 +384,7 @@ pub fn settled_frame(
     loop {
         let after = newest.as_ref().map_or(not_before, |frame| frame.captured_at().mono);
         // An attempt to get the camera that failed after this request came answers it.
-        let wait = session.hub().exposed_after(after, deadline, || session.failures() == failures);
+        let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures);
         let frame = match (wait, newest.take()) {
             (Wait::Frame(frame), earlier) => {
                 if earlier.is_none() {
@@ -447,7 +446,7 @@ fn is_candidate(position: u32, rule: Rule) -> bool {
 }
 
 /// The size to ask for. Without a list of sizes that is more than any camera has: it grants its largest.
-pub fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size) -> bool) -> Size {
+fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size) -> bool) -> Size {
     const MORE_THAN_ANY: Size = Size::new(16_384, 16_384);
     let listed = || offers.iter().map(|offer| offer.size);
     if let Some(wanted) = wanted.filter(|wanted| !is_bad(wanted)) {
@@ -460,7 +459,7 @@ pub fn still_size(offers: &[Offer], wanted: Option<Size>, is_bad: impl Fn(&Size)
 }
 
 /// The rate to ask for: the fastest one, since a camera's own may be its slowest, but not more than leaves time to expose.
-pub fn still_rate(rates: &[f64]) -> Option<f64> {
+fn still_rate(rates: &[f64]) -> Option<f64> {
     let fastest = |rates: &mut dyn Iterator<Item = f64>| rates.max_by(f64::total_cmp);
     fastest(&mut rates.iter().copied().filter(|fps| *fps <= 30.5))
         .or_else(|| rates.iter().copied().min_by(f64::total_cmp))

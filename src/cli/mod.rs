@@ -5,6 +5,7 @@ mod errors;
 mod file;
 mod values;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::camera::v4l2::Choice;
 use crate::frame::Size;
 use crate::http::access::Access;
 use crate::http::access::credentials::Credentials;
-use crate::http::{self, Admission, ControlAccess, Listen, Proxy, Sites, parse_origin};
+use crate::http::{self, Admission, ControlAccess, DEFAULT_ADDRESS, Listen, Proxy, Sites, lan_addresses, parse_origin};
 use crate::hub::pace::{parse_rate, parse_time};
 use crate::hub::ring::RingSettings;
 use crate::jpeg::{Flip, Orientation};
@@ -256,6 +257,15 @@ impl Config {
     /// When they are incomplete.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), Exit> {
         self.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)
+    }
+
+    /// The first TCP address at which it listens, if any, that address for this machine, and for others.
+    pub fn addresses(&self) -> Option<[SocketAddr; 3]> {
+        let tcp = |listen: &Listen| if let Listen::Tcp(address) = listen { Some(*address) } else { None };
+        let default = self.listen.is_empty().then_some(DEFAULT_ADDRESS);
+        let address = self.listen.iter().find_map(tcp).or(default)?;
+        let local = if address.ip().is_unspecified() { ([127, 0, 0, 1], address.port()).into() } else { address };
+        Some([address, local, lan_addresses(address).first().copied().unwrap_or(local)])
     }
 }
 

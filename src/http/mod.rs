@@ -100,7 +100,7 @@ impl App {
     pub fn new(parts: Parts, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
         let limits = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
-        let clips = ClipMemory::new(parts.ring.limit());
+        let clips = ClipMemory::new(parts.ring.settings.memory);
         Arc::new(Self { parts, limits, clips, settings, gate, started_at: Instant::now() })
     }
 
@@ -221,14 +221,14 @@ impl App {
                 Ok(()) => return false,
                 Err(refusal) => Err(refusal),
             },
-            Route::Clip => match clip::respond(exchange, ring, session.hub(), &self.clips) {
+            Route::Clip => match clip::respond(exchange, ring, &session.hub, &self.clips) {
                 Ok(()) => return false,
                 Err(refusal) => Err(refusal),
             },
             Route::ClipIndex => Ok(clip::index(ring, query)),
             Route::Snapshot => picture::snapshot(exchange, session),
             Route::Still => picture::still(exchange, session, stills),
-            Route::Warm => picture::warm(session.hub(), query),
+            Route::Warm => picture::warm(&session.hub, query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
             Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),
             Route::InputJson => Ok(octolapse::input(panel, session)),
@@ -245,7 +245,7 @@ impl App {
         let Parts { session, ring, lockstep, .. } = &self.parts;
         let delivery = Delivery::from_query(&exchange.query, self.settings.admission.mode);
         let delivery = delivery.map_err(|why| Response::text(400, why))?;
-        let sources = delivery::Sources { hub: session.hub(), ring, lockstep };
+        let sources = delivery::Sources { hub: &session.hub, ring, lockstep };
         stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
     }
 

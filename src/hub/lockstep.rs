@@ -3,7 +3,6 @@
 //! [`Lockstep`] is pure: it is told everything and waits for nothing. [`LockstepGroup`] is the [`FrameSink`] around it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -124,17 +123,9 @@ impl Lockstep {
     }
 }
 
-impl fmt::Debug for Lockstep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let round = self.round.as_ref().map(|round| round.frame.sequence());
-        write!(f, "round of frame {round:?}, members {:?}", self.members)
-    }
-}
-
 /// The viewers that go in lock-step.
 pub struct LockstepGroup {
     group: Mutex<Lockstep>,
-    timeout: Duration,
     stepped: Condvar,
     /// Whether there are members, to be asked without the lock.
     has_members: AtomicBool,
@@ -146,10 +137,9 @@ impl LockstepGroup {
     pub fn new(timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             group: Mutex::new(Lockstep::new(timeout)),
-            timeout,
             stepped: Condvar::new(),
-            has_members: AtomicBool::new(false),
-            is_closed: AtomicBool::new(false),
+            has_members: AtomicBool::default(),
+            is_closed: AtomicBool::default(),
         })
     }
 
@@ -223,7 +213,7 @@ impl Feed for LockstepMember {
     }
 
     fn send_limit(&self) -> Option<Duration> {
-        Some(self.group.timeout)
+        Some(self.group.group.lock().timeout)
     }
 }
 

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::pace::Pace;
-use crate::frame::{Frame, FrameInfo, Pool, Stamp};
+use crate::frame::{Frame, FrameInfo, Pool};
 
 /// The newest frames and everybody that waits for them.
 pub struct Hub {
@@ -259,11 +259,8 @@ impl Hub {
 
     /// Sleeps until somebody wants pictures, the hub closes, or the time is over (`None`: without limit).
     pub fn wait_for_demand(&self, timeout: Option<Duration>) {
-        // An error would mean that the sender is gone, and it lives as long as this hub.
-        let _ = match timeout {
-            Some(timeout) => self.wake.1.recv_timeout(timeout).is_ok(),
-            None => self.wake.1.recv().is_ok(),
-        };
+        // An error means that the time is over, since the sender lives as long as this hub.
+        let _ = self.wake.1.recv_timeout(timeout.unwrap_or(Duration::MAX));
     }
 
     /// Ends [`Hub::wait_for_demand`].
@@ -294,34 +291,28 @@ pub struct Publisher {
     hub: Arc<Hub>,
     pool: Arc<Pool>,
     sequence: u64,
-    max_fps: Option<f64>,
     limit: Option<Pace>,
 }
 
 /// A frame that was made and is not published yet.
 pub struct Made {
-    frame: Arc<Frame>,
+    /// The frame.
+    pub frame: Arc<Frame>,
     is_due: bool,
-}
-
-impl Made {
-    /// Start of the frame's exposure.
-    pub fn captured_at(&self) -> Stamp {
-        self.frame.captured_at()
-    }
 }
 
 impl Publisher {
     /// Creates a publisher; viewers get at most `max_fps` frames per second.
     pub fn new(hub: Arc<Hub>, pool: Arc<Pool>, max_fps: Option<f64>) -> Self {
-        Self { hub, pool, sequence: 0, max_fps, limit: max_fps.map(Pace::new) }
+        Self { hub, pool, sequence: 0, limit: max_fps.map(Pace::new) }
     }
 
     /// Holds viewers to this rate too. Returns `false` if they are held to a lower or the same rate already.
     pub fn limit_to(&mut self, fps: f64) -> bool {
-        let is_new = self.max_fps.is_none_or(|known| fps < known);
+        let limit = Pace::new(fps);
+        let is_new = self.limit.as_ref().is_none_or(|known| limit.period > known.period);
         if is_new {
-            (self.max_fps, self.limit) = (Some(fps), Some(Pace::new(fps)));
+            self.limit = Some(limit);
         }
         is_new
     }
@@ -394,7 +385,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Size, test_frame};
+    use crate::frame::{Size, Stamp, test_frame};
 
     fn frame(sequence: u64) -> Arc<Frame> {
         test_frame(sequence, Duration::from_secs(sequence), 0)
@@ -456,7 +447,7 @@ mod tests {
     #[test]
     fn a_rate_limit_holds_frames_back_from_viewers_and_not_from_snapshots() {
         let hub = Hub::new(vec![]);
-        let mut publisher = Publisher::new(hub.clone(), Pool::new(), Some(1.0));
+        let mut publisher = Publisher::new(hub.clone(), Arc::default(), Some(1.0));
         let mut viewer = NewestFeed::new(hub.clone(), None);
         let mut seen = Vec::new();
         for tenths in 0..30 {

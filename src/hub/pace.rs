@@ -31,7 +31,8 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
 /// none of those after it, and the rate is right over any length of time.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    period: Duration,
+    /// Least time between two frames, on average.
+    pub(super) period: Duration,
     due: Option<Duration>,
 }
 

@@ -43,15 +43,6 @@ pub enum Start {
     Since(Duration),
 }
 
-/// A reader's next frame is gone: the reader was too slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FellBehind {
-    /// The last frame that the reader got.
-    last: u64,
-    /// The oldest frame in the ring now.
-    oldest: u64,
-}
-
 impl Ring {
     /// Creates an empty ring of at most `limit` bytes, or one frame if that is larger.
     fn new(limit: usize, replay: Option<Duration>) -> Self {
@@ -114,9 +105,12 @@ impl Ring {
     }
 
     /// The first frame after this number; `None` while that is the newest.
-    fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, FellBehind> {
+    ///
+    /// # Errors
+    /// The number of the oldest frame in the ring now, if that frame is gone: the reader was too slow.
+    fn after(&self, last: u64) -> Result<Option<Arc<Frame>>, u64> {
         if last < self.lost {
-            return Err(FellBehind { last, oldest: self.lost + 1 });
+            return Err(self.lost + 1);
         }
         let at = self.frames.partition_point(|frame| frame.sequence() <= last);
         Ok(self.frames.get(at).cloned())
@@ -157,8 +151,8 @@ pub struct RingSettings {
 pub struct SharedRing {
     ring: Mutex<Ring>,
     grown: Condvar,
-    limit: usize,
-    replay: Option<Duration>,
+    /// What it keeps.
+    pub settings: RingSettings,
     /// Whether frames are kept at all, to be asked without the lock.
     is_filled: AtomicBool,
     /// Whether it is still to be logged how many seconds the replay can hold.
@@ -169,15 +163,14 @@ pub struct SharedRing {
 impl SharedRing {
     /// Creates an empty ring.
     pub fn new(settings: RingSettings) -> Arc<Self> {
-        let RingSettings { memory: limit, replay } = settings;
+        let has_replay = settings.replay.is_some();
         Arc::new(Self {
-            ring: Mutex::new(Ring::new(limit, replay)),
+            ring: Mutex::new(Ring::new(settings.memory, settings.replay)),
             grown: Condvar::new(),
-            limit,
-            replay,
-            is_filled: AtomicBool::new(replay.is_some()),
-            owes_replay_line: AtomicBool::new(replay.is_some()),
-            is_closed: AtomicBool::new(false),
+            settings,
+            is_filled: AtomicBool::new(has_replay),
+            owes_replay_line: AtomicBool::new(has_replay),
+            is_closed: AtomicBool::default(),
         })
     }
 
@@ -200,26 +193,16 @@ impl SharedRing {
         self.ring.lock().since(since)
     }
 
-    /// How much of the past is kept for clips, if any.
-    pub fn replay_time(&self) -> Option<Duration> {
-        self.replay
-    }
-
     /// Number and bytes of the frames in the ring now.
     pub fn holds(&self) -> (usize, usize) {
         let ring = self.ring.lock();
         (ring.frames.len(), ring.bytes)
     }
 
-    /// Limit in bytes.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-
     fn log_what_fits(&self) {
         let fit = self.ring.lock().seconds_that_fit();
-        let (Some(asked), Some(fit)) = (self.replay, fit) else { return };
-        let (asked, mebibytes) = (asked.as_secs_f64(), self.limit >> 20);
+        let (Some(asked), Some(fit)) = (self.settings.replay, fit) else { return };
+        let (asked, mebibytes) = (asked.as_secs_f64(), self.settings.memory >> 20);
         self.owes_replay_line.store(false, Ordering::Relaxed);
         if fit < asked {
             warn!(
@@ -272,7 +255,8 @@ impl Feed for AllFrames {
             if self.ring.is_closed.load(Ordering::SeqCst) {
                 return Ok(Wait::Closed);
             }
-            let next = ring.after(self.last).map_err(|FellBehind { last, oldest }| {
+            let last = self.last;
+            let next = ring.after(last).map_err(|oldest| {
                 FeedEnd::FellBehind(format!("fell behind after frame {last}: the ring begins at {oldest} now"))
             })?;
             if let Some(frame) = next {
@@ -347,8 +331,8 @@ mod tests {
         let (frames, bytes) = holds(&ring);
         assert!(bytes <= 20_000 && (4..=6).contains(&frames), "{frames} frames, {bytes} bytes");
         let oldest = numbers(&ring)[0];
-        assert_eq!(ring.after(10).map(|_| ()), Err(FellBehind { last: 10, oldest }));
-        assert_eq!(ring.after(oldest - 2).map(|_| ()), Err(FellBehind { last: oldest - 2, oldest }));
+        assert_eq!(ring.after(10).map(|_| ()), Err(oldest));
+        assert_eq!(ring.after(oldest - 2).map(|_| ()), Err(oldest));
         for last in oldest - 1..100 {
             assert_eq!(ring.after(last).unwrap().unwrap().sequence(), last + 1);
         }
@@ -436,7 +420,7 @@ mod tests {
         assert!(matches!(reader.next(soon()), Ok(Wait::Nothing)));
         (7..=30).for_each(|number| hub.publish_for_test(frame(number)));
         let (frames, bytes) = ring.holds();
-        assert!(frames > 1 && bytes <= ring.limit());
+        assert!(frames > 1 && bytes <= ring.settings.memory);
         let expected = format!("fell behind after frame 6: the ring begins at {} now", 31 - frames);
         assert!(matches!(reader.next(soon()), Err(FeedEnd::FellBehind(why)) if why == expected));
         drop(reader);

@@ -91,24 +91,17 @@ fn event(fd: libc::pollfd) -> Event {
     }
 }
 
-/// Raises the soft limit on descriptors to `wanted` where the hard limit allows. Answers with the limit in force.
-pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
-    raise_limit(libc::RLIMIT_NOFILE, wanted)
-}
-
-/// The same for the threads and processes of this user.
-pub fn raise_thread_limit(wanted: u64) -> io::Result<u64> {
-    raise_limit(libc::RLIMIT_NPROC, wanted)
-}
-
+/// Which limit (RLIMIT_*).
 #[cfg(target_env = "gnu")]
-type Resource = libc::__rlimit_resource_t;
+pub type Resource = libc::__rlimit_resource_t;
+/// Which limit (RLIMIT_*).
 #[cfg(not(target_env = "gnu"))]
-type Resource = libc::c_int;
+pub type Resource = libc::c_int;
 
+/// Raises a soft limit to `wanted` where the hard limit allows. Returns the limit in force.
 // rlim_t is narrower on some 32-bit targets.
 #[allow(clippy::unnecessary_cast)]
-fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
+pub fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit for the call to fill.
     if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {

@@ -16,7 +16,7 @@ const OWN_THREADS: u64 = 4;
 /// Raises the limits for this number of connections, each with a thread and a descriptor, and warns where that fails.
 pub fn raise_limits(connections: usize) {
     let descriptors = connections as u64 + OWN_DESCRIPTORS;
-    match os::raise_descriptor_limit(descriptors) {
+    match os::raise_limit(libc::RLIMIT_NOFILE, descriptors) {
         Ok(limit) if limit < descriptors => warn!(
             "only {limit} descriptors allowed, {descriptors} may be needed; raise the hard limit (ulimit -Hn, \
              LimitNOFILE=) or lower --max-clients"
@@ -36,19 +36,16 @@ pub fn raise_limits(connections: usize) {
 /// fewer may be left.
 fn thread_limits(wanted: u64) -> Vec<(u64, String)> {
     let mut limits = Vec::new();
-    if let Ok(limit) = os::raise_thread_limit(wanted) {
+    if let Ok(limit) = os::raise_limit(libc::RLIMIT_NPROC, wanted) {
         limits.push((limit, "this user's limit on processes (ulimit -Hu, LimitNPROC=)".into()));
     }
     let path = "/proc/sys/kernel/threads-max";
-    limits.extend(read(path).and_then(|text| number(&text)).map(|limit| (limit, path.into())));
-    for file in read("/proc/self/cgroup").iter().flat_map(|text| pids_files(text)) {
-        limits.extend(read(&file).and_then(|text| number(&text)).map(|limit| (limit, format!("{file} (TasksMax=)"))));
+    let read = |path: &str| fs::read_to_string(path).ok().and_then(|text| number(&text));
+    limits.extend(read(path).map(|limit| (limit, path.into())));
+    for file in fs::read_to_string("/proc/self/cgroup").iter().flat_map(|text| pids_files(text)) {
+        limits.extend(read(&file).map(|limit| (limit, format!("{file} (TasksMax=)"))));
     }
     limits
-}
-
-fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok()
 }
 
 /// A limit's file holds a number, or `max`.

@@ -61,22 +61,15 @@ struct Quirks {
 }
 
 impl Synthetic {
-    /// A camera without problems.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Parses `synthetic` or `synthetic:KEY=VALUE,...`.
     ///
     /// # Errors
     /// A message that names the invalid key or value and what was expected.
     pub fn from_text(text: &str) -> Result<Self, String> {
-        let quirks = match text.strip_prefix("synthetic") {
-            Some("") => Quirks::default(),
-            Some(rest) if rest.starts_with(':') => Quirks::parse(&rest[1..])?,
-            _ => {
-                return Err(format!("invalid camera \"{text}\": expected synthetic or synthetic:KEY=VALUE,..."));
-            }
+        let quirks = match text.split_once(':') {
+            None if text == "synthetic" => Quirks::default(),
+            Some(("synthetic", list)) => Quirks::parse(list)?,
+            _ => return Err(format!("invalid camera \"{text}\": expected synthetic or synthetic:KEY=VALUE,...")),
         };
         Ok(Self { quirks: Arc::new(quirks), ..Self::default() })
     }
@@ -147,14 +140,9 @@ impl Quirks {
     }
 
     fn check_plugged(&self) -> Result<(), CameraError> {
-        match &self.unplug_file {
-            Some(file) if file.exists() => {
-                let text =
-                    format!("the synthetic camera is unplugged: {} exists (delete it to plug in)", file.display());
-                Err(CameraError::new(ErrorKind::Absent, text))
-            }
-            _ => Ok(()),
-        }
+        let Some(file) = self.unplug_file.as_ref().filter(|file| file.exists()) else { return Ok(()) };
+        let text = format!("the synthetic camera is unplugged: {} exists (delete it to plug in)", file.display());
+        Err(CameraError::new(ErrorKind::Absent, text))
     }
 }
 

@@ -12,14 +12,15 @@ use v4l::v4l_sys::{
     v4l2_frmivaltypes_V4L2_FRMIVAL_TYPE_DISCRETE as DISCRETE_INTERVAL, v4l2_frmsizeenum,
     v4l2_frmsizetypes_V4L2_FRMSIZE_TYPE_DISCRETE as DISCRETE_SIZE,
 };
-use v4l::v4l2::vidioc::{VIDIOC_ENUM_FMT, VIDIOC_ENUM_FRAMEINTERVALS, VIDIOC_ENUM_FRAMESIZES, VIDIOC_QUERYCAP};
+use v4l::v4l2::vidioc::{
+    _IOC_TYPE, VIDIOC_ENUM_FMT, VIDIOC_ENUM_FRAMEINTERVALS, VIDIOC_ENUM_FRAMESIZES, VIDIOC_QUERYCAP,
+};
 
 use super::ioctl::{Plain, call};
 use crate::frame::Size;
 
-const MAX_FORMATS: u32 = 64;
-const MAX_SIZES: u32 = 256;
-const MAX_INTERVALS: u32 = 256;
+/// More entries than any list has.
+const MAX_ENTRIES: u32 = 256;
 /// V4L2_CAP_DEVICE_CAPS: `device_caps` says what this node can do, `capabilities` what all nodes of the device can.
 const DEVICE_CAPS: u32 = 0x8000_0000;
 /// V4L2_BUF_TYPE_VIDEO_CAPTURE
@@ -69,15 +70,24 @@ impl Capabilities {
     }
 }
 
+/// The entries of a driver's list, up to its end or a limit. `blank` makes the entry of an index, for the driver to fill.
+///
+/// # Safety
+/// `request` must be an ioctl that takes a `T`.
+unsafe fn entries<T: Plain>(handle: &Handle, request: _IOC_TYPE, blank: impl Fn(u32) -> T) -> impl Iterator<Item = T> {
+    (0..MAX_ENTRIES).map_while(move |index| {
+        let mut entry = blank(index);
+        // SAFETY: as the caller promises.
+        unsafe { call(handle, request, &mut entry) }.ok().map(|()| entry)
+    })
+}
+
 /// The pixel formats on offer, in the driver's order.
 pub fn formats(handle: &Handle) -> Vec<FourCC> {
     let mut formats = Vec::new();
-    for index in 0..MAX_FORMATS {
-        let mut format = v4l2_fmtdesc { index, type_: VIDEO_CAPTURE, ..Plain::zeroed() };
-        // SAFETY: this ioctl takes this struct.
-        if unsafe { call(handle, VIDIOC_ENUM_FMT, &mut format) }.is_err() {
-            break;
-        }
+    let blank = |index| v4l2_fmtdesc { index, type_: VIDEO_CAPTURE, ..Plain::zeroed() };
+    // SAFETY: this ioctl takes this struct.
+    for format in unsafe { entries(handle, VIDIOC_ENUM_FMT, blank) } {
         let fourcc = FourCC::from(format.pixelformat);
         // Listed twice by some; one that repeats an entry for ever ends at the limit.
         if !formats.contains(&fourcc) {
@@ -91,12 +101,9 @@ pub fn formats(handle: &Handle) -> Vec<FourCC> {
 /// not say.
 pub fn sizes(handle: &Handle, format: FourCC) -> Vec<Size> {
     let mut sizes = Vec::new();
-    for index in 0..MAX_SIZES {
-        let mut entry = v4l2_frmsizeenum { index, pixel_format: format.into(), ..Plain::zeroed() };
-        // SAFETY: this ioctl takes this struct.
-        if unsafe { call(handle, VIDIOC_ENUM_FRAMESIZES, &mut entry) }.is_err() {
-            break;
-        }
+    let blank = |index| v4l2_frmsizeenum { index, pixel_format: format.into(), ..Plain::zeroed() };
+    // SAFETY: this ioctl takes this struct.
+    for entry in unsafe { entries(handle, VIDIOC_ENUM_FRAMESIZES, blank) } {
         let size = entry.__bindgen_anon_1;
         if entry.type_ == DISCRETE_SIZE {
             // SAFETY: the driver filled the union's member of this type; any bytes are integers.
@@ -123,13 +130,10 @@ pub fn rates(handle: &Handle, format: FourCC, size: Size) -> Vec<f64> {
             rates.push(f64::from(interval.denominator) / f64::from(interval.numerator));
         }
     };
-    for index in 0..MAX_INTERVALS {
-        let (width, height) = (size.width, size.height);
-        let mut entry = v4l2_frmivalenum { index, pixel_format: format.into(), width, height, ..Plain::zeroed() };
-        // SAFETY: this ioctl takes this struct.
-        if unsafe { call(handle, VIDIOC_ENUM_FRAMEINTERVALS, &mut entry) }.is_err() {
-            break;
-        }
+    let Size { width, height } = size;
+    let blank = |index| v4l2_frmivalenum { index, pixel_format: format.into(), width, height, ..Plain::zeroed() };
+    // SAFETY: this ioctl takes this struct.
+    for entry in unsafe { entries(handle, VIDIOC_ENUM_FRAMEINTERVALS, blank) } {
         let interval = entry.__bindgen_anon_1;
         if entry.type_ == DISCRETE_INTERVAL {
             // SAFETY: the driver filled the union's member of this type; any bytes are integers.

@@ -115,11 +115,10 @@ impl V4l2Source {
 
 impl Search {
     fn choose(&mut self, device: V4l2Device) -> V4l2Device {
-        if self.chosen.is_none() {
-            let ports = ports_of(&device.identity);
-            self.chosen = Some(Chosen::new(device.identity.clone(), device.port(), ports));
-        } else if let Some(chosen) = &mut self.chosen {
-            (chosen.identity, chosen.port) = (device.identity.clone(), device.port());
+        let (identity, port) = (device.identity.clone(), device.port());
+        match &mut self.chosen {
+            Some(chosen) => (chosen.identity, chosen.port) = (identity, port),
+            None => self.chosen = Some(Chosen::new(identity.clone(), port, ports_of(&identity))),
         }
         device
     }
@@ -157,15 +156,9 @@ impl Source for V4l2Source {
     }
 }
 
-/// The outcome of opening a node.
-pub type Opened = Result<Box<dyn Device>, CameraError>;
-
 /// All video nodes, open, or with the reason why they cannot be used.
-pub fn list() -> Vec<(PathBuf, Opened)> {
-    let open = |node: PathBuf| {
-        let device = V4l2Device::open(&node).map(|device| Box::new(device) as Box<dyn Device>);
-        (node, device)
-    };
+pub fn list() -> Vec<(PathBuf, Result<impl Device, CameraError>)> {
+    let open = |node: PathBuf| (node.clone(), V4l2Device::open(&node));
     nodes().into_iter().map(open).collect()
 }
 
@@ -308,18 +301,15 @@ impl Device for V4l2Device {
 
     fn stop(&mut self) -> Result<(), CameraError> {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        match stream.stop() {
-            Err(error) if error.raw_os_error() != Some(libc::ENODEV) => {
-                // To drop it would panic twice, which ends the process: its mappings are given up instead.
-                std::mem::forget(stream);
-                self.is_stuck = true;
-                Err(explain("cannot stop streaming from", &self.identity.node, &error))
-            }
-            stopped => {
-                discard(stream);
-                stopped.map_err(|error| explain("cannot stop streaming from", &self.identity.node, &error))
-            }
+        let stopped = stream.stop();
+        if stopped.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc::ENODEV)) {
+            // To drop it would panic twice, which ends the process: its mappings are given up instead.
+            std::mem::forget(stream);
+            self.is_stuck = true;
+        } else {
+            discard(stream);
         }
+        stopped.map_err(|error| explain("cannot stop streaming from", &self.identity.node, &error))
     }
 
     fn readiness(&self) -> Arc<dyn Readiness> {

@@ -287,17 +287,8 @@ fn help(program: &str, flags: &[Flag]) -> String {
     )
 }
 
-/// Frames per second to ask of the camera; 0 or less leaves the rate to the camera.
-pub fn fps(builder: &mut Builder, value: &str) -> Result<(), String> {
-    rate(builder, "fps", value)
-}
-
-/// Frames per second to serve at most; 0 or less is all of them.
-pub fn max_fps(builder: &mut Builder, value: &str) -> Result<(), String> {
-    rate(builder, "max-fps", value)
-}
-
-fn rate(builder: &mut Builder, option: &'static str, value: &str) -> Result<(), String> {
+/// Frames per second to ask of the camera, or to serve at most; 0 or less is the camera's own rate, or all of them.
+pub fn rate(builder: &mut Builder, option: &'static str, value: &str) -> Result<(), String> {
     let rate: i32 = value.trim().parse().map_err(|_| "expected a whole number")?;
     if rate > 0 {
         builder.set(option, rate.to_string());

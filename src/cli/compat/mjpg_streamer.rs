@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Secret, Set, Unsupported, Version};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, fps, max_fps, white_balance};
+use super::builder::{Builder, Flag, flag, rate, white_balance};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -20,8 +20,8 @@ const ENCODED: &str = "the camera's pictures go out as they are";
 const INPUT_UVC: &[Flag] = &[
     flag(&["device", "d"], Value, Ours("device")),
     flag(&["resolution", "r"], Value, Set(resolution)),
-    flag(&["fps", "f"], Value, Set(fps)),
-    flag(&["softfps"], Value, Set(max_fps)),
+    flag(&["fps", "f"], Value, Set(|builder, value| rate(builder, "fps", value))),
+    flag(&["softfps"], Value, Set(|builder, value| rate(builder, "max-fps", value))),
     flag(&["br"], Value, Control("brightness", Some("brightness_automatic"))),
     flag(&["co"], Value, Control("contrast", None)),
     flag(&["sa"], Value, Control("saturation", None)),

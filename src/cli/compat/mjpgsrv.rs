@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::builder::Means::{Help, Ignored, Keep, Ours, Set};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, max_fps};
+use super::builder::{Builder, Flag, flag, rate};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -32,7 +32,7 @@ const KEYS: &[Flag] = &[
     flag(&["lowResHeight"], Value, Set(|builder, value| side(&mut builder.live[1], value))),
     flag(&["highResWidth"], Value, Set(|builder, value| side(&mut builder.still[0], value))),
     flag(&["highResHeight"], Value, Set(|builder, value| side(&mut builder.still[1], value))),
-    flag(&["maxFPS"], Value, Set(max_fps)),
+    flag(&["maxFPS"], Value, Set(|builder, value| rate(builder, "max-fps", value))),
     flag(&["stabPicCount"], Value, Set(stab_pic_count)),
     flag(&["closeDeviceTimeoutSec"], Value, Ours("idle")),
     flag(&["securityToken"], Value, Keep(|builder| &mut builder.token)),

@@ -2,7 +2,7 @@
 
 use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Set, Unsupported, Version};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, fps, white_balance};
+use super::builder::{Builder, Flag, flag, rate, white_balance};
 use crate::cli::Exit;
 
 const ANALOG: &str = "for capture cards";
@@ -21,7 +21,7 @@ pub fn read(args: &[String]) -> Result<Builder, Exit> {
 const FLAGS: &[Flag] = &[
     flag(&["device", "d"], Value, Ours("device")),
     flag(&["resolution", "r"], Value, Ours("size")),
-    flag(&["desired-fps", "f"], Value, Set(fps)),
+    flag(&["desired-fps", "f"], Value, Set(|builder, value| rate(builder, "fps", value))),
     flag(&["format", "m"], Value, Set(format)),
     flag(&["encoder", "c"], Value, Set(encoder)),
     flag(&["host", "s"], Value, Keep(|builder| &mut builder.host)),

@@ -131,7 +131,7 @@ fn server_and_camera<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("camera.open_seconds", "framehub_camera_open_seconds_total",
             "Time for which the camera was open.", Time(Some(status.open_for()))),
         row("camera.watchers", "framehub_camera_watchers",
-            "Requests that want pictures now.", Json(json!(from.session.hub().watchers()))),
+            "Requests that want pictures now.", Json(json!(from.session.hub.watchers()))),
     ]
 }
 
@@ -145,7 +145,7 @@ fn displayed(status: &Status) -> Value {
 #[rustfmt::skip]
 fn capture_and_stills<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
     let rhythm = from.session.rhythm();
-    let capture = from.session.counters();
+    let capture = &from.session.counters;
     let (stills, learned) = (from.stills, from.session.status().learned);
     let broken = Fault::ALL.iter().map(|fault| fault.name()).zip(&capture.broken);
     let broken = broken.chain([("flagged", &capture.flagged), ("wrong_size", &capture.wrong_size)]);
@@ -224,8 +224,8 @@ fn viewers<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("", "framehub_stalls_total", "Stalls of viewers that have left.", Json(json!(sent.stalls))),
         row("ring.frames", "framehub_ring_frames", "Frames kept for ?mode=all and /clip.", Json(json!(frames))),
         row("ring.bytes", "framehub_ring_bytes", "Memory that these frames occupy.", Json(json!(bytes))),
-        row("ring.limit_bytes", "", "", Json(json!(from.ring.limit()))),
-        row("ring.replay_seconds", "", "", Time(from.ring.replay_time())),
+        row("ring.limit_bytes", "", "", Json(json!(from.ring.settings.memory))),
+        row("ring.replay_seconds", "", "", Time(from.ring.settings.replay)),
         row("wrong_credentials", "framehub_wrong_credentials_total",
             "Requests with a credential that is not valid.", Json(json!(from.wrong_credentials))),
     ]
@@ -267,7 +267,7 @@ fn viewer(client: &ClientStats) -> Value {
 /// The part of `/state` that uStreamer has too, from our own figures.
 fn ustreamer(from: &Sources<'_>, ours: &Value) -> Value {
     let mode = from.session.status().mode;
-    let size = mode.map(|mode| mode.size).or_else(|| from.session.hub().newest().map(|frame| frame.size()));
+    let size = mode.map(|mode| mode.size).or_else(|| from.session.hub.newest().map(|frame| frame.size()));
     let whole = |number: &Value| number.as_f64().unwrap_or(0.0).round() as u64;
     let captured_fps = whole(&ours["capture"]["fps"]);
     let shown = |fps| {

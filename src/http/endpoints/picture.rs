@@ -26,7 +26,7 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
     let query = &exchange.query;
     let not_before = os::monotonic().saturating_sub(max_age(query)?);
     let rule = settle(query)?.unwrap_or(Rule::Auto);
-    let hub = session.hub();
+    let hub = &session.hub;
     // A picture that is recent enough wakes no camera that sleeps.
     let is_asleep = session.live_for().is_none();
     if let Some(frame) = hub.newest_captured().filter(|frame| is_asleep && frame.captured_at().mono > not_before) {

@@ -43,7 +43,7 @@ pub fn respond(
     }
     let mut feed = feed().map_err(|why| Response::text(400, why))?;
     let viewer = exchange.viewer(mode)?;
-    let hub = session.hub();
+    let hub = &session.hub;
     let _watch = hub.watch();
     let end = match run(exchange, session, feed.as_mut(), viewer.stats()) {
         Ok(end) => end,
@@ -116,5 +116,5 @@ fn send(connection: &Connection, feed: &dyn Feed, frame: &Frame, stats: &ClientS
 /// The last frame, to be sent again while the camera is away for a still, so that a player does not give up. A viewer
 /// that must see each gap is spared it.
 fn frame_to_repeat(session: &Session, feed: &dyn Feed) -> Option<Arc<Frame>> {
-    session.hub().newest().filter(|_| !feed.is_numbered() && session.is_switching())
+    session.hub.newest().filter(|_| !feed.is_numbered() && session.is_switching())
 }
