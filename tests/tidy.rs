@@ -14,17 +14,22 @@ use structure::{Arrow, SourceFile, Sources};
 
 // Limits, in lines of code: without tests, comments and blank lines. Raise a limit only in the commit that needs it,
 // and say there why.
-const WHOLE: usize = 8_757;
-const CORE: usize = 5_156;
+//
+// The aim is 9,000 and 4,800. What real cameras need came to more than was planned for it: a scanner that finds one
+// whole picture in any buffer and can decode one that lacks its end, clean JPEG headers with Exif (jpeg/, 320 lines);
+// patience, settling, still sizes and identity that follow the camera (camera/, 400); permits for each connection and
+// the rule for foreign pages (http/, 260).
+const WHOLE: usize = 10_012;
+const CORE: usize = 6_310;
 const CORE_FILE: usize = 400;
 const FUNCTION: usize = 70;
 
 /// Uses of one file by another that ARROWS does not allow.
-const FORBIDDEN_ARROWS: usize = 3;
+const FORBIDDEN_ARROWS: usize = 0;
 /// Uses of one file by another within a circle.
-const CIRCULAR_ARROWS: usize = 19;
+const CIRCULAR_ARROWS: usize = 0;
 /// Core files that name a feature, counted once for each feature.
-const NAMED_FEATURES: usize = 5;
+const NAMED_FEATURES: usize = 3;
 
 /// Which files each module may use beside its own, by the beginnings of their paths. Rules for one module add up.
 const ARROWS: &[(&str, &[&str])] = &[

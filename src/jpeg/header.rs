@@ -166,7 +166,7 @@ pub fn with_capture(jpeg: &[u8], capture: &Capture<'_>) -> Option<(Vec<u8>, usiz
 /// An Exif segment, taken apart: TIFF with a main directory, and one for the photo.
 #[derive(Clone)]
 struct Exif {
-    /// Everything; directories that are written anew are appended, so that all offsets stay right.
+    /// Everything; directories that are written again are appended, so that all offsets stay right.
     tiff: Vec<u8>,
     is_little_endian: bool,
     main: Vec<Entry>,
@@ -264,7 +264,7 @@ impl Exif {
         self.tiff.resize(self.tiff.len().next_multiple_of(2), 0);
     }
 
-    /// The whole segment with both directories written anew; `None` if it is too long, or would mislead parsers.
+    /// The whole segment with both directories written again; `None` if it is too long, or would mislead parsers.
     fn segment(mut self) -> Option<Vec<u8>> {
         if !self.photo.is_empty() {
             let tag = self.bytes(EXIF_IFD.into(), 2);
