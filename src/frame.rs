@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The multipart boundary: letters only, since players disagree on everything else (contracts.md).
+/// The multipart boundary: letters only, since players disagree on everything else.
 macro_rules! boundary {
     () => {
         "boundarydonotcross"

@@ -20,9 +20,9 @@ const TICK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between attempts to open the camera while nobody does.
 const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
-/// A camera that sends so much more than the rate asked for ignores it.
+/// A camera that sends more than so many times the rate asked for ignores it.
 const RATE_TOLERANCE: f64 = 1.2;
-/// Pictures after which that can be told.
+/// After so many pictures of a stream that can be judged.
 const RATE_PICTURES: u32 = 20;
 
 /// How the capture thread works.
@@ -40,7 +40,7 @@ pub struct CaptureSettings {
 enum Need {
     /// Somebody wants pictures.
     Pictures,
-    /// Nobody does, but it is not known whether there is a camera.
+    /// Nobody does, but the camera has not been found yet, or was lost.
     Probe,
     /// Nothing.
     Nothing,
@@ -71,7 +71,7 @@ impl Capture {
             let done = catch_unwind(AssertUnwindSafe(|| self.iterate()));
             let done = done.unwrap_or_else(|_| {
                 self.session.lock().close();
-                let message = "the capture thread had an internal error (a panic); the camera is opened again";
+                let message = "the capture thread had an internal error (a panic); the camera will be opened again";
                 Err(CameraError::new(ErrorKind::Failed, message))
             });
             if let Err(error) = done {
@@ -177,7 +177,7 @@ impl Capture {
         let Some(asked) = self.session.live_mode.fps else { return };
         let rate = self.session.rhythm().rate(os::monotonic());
         if rate > asked * RATE_TOLERANCE && self.publisher.limit_to(asked) {
-            info!("the camera sends {rate:.1} frames per second where {asked} were asked for; viewers get {asked}");
+            info!("the camera ignores --fps {asked} and sends {rate:.1} frames per second; viewers get {asked}");
         }
     }
 

@@ -361,4 +361,30 @@ mod tests {
         }
         assert_eq!(sequence_numbers(&good(&[1, 3, 2, 4])).1, [true, true, false, true]);
     }
+
+    /// After SIGSTOP, or a control that hung, the driver's buffers are old, and their stamps are right all the same.
+    #[test]
+    fn old_frames_keep_their_time_and_one_wrong_stamp_does_not_stick() {
+        let mut intake = intake();
+        let now = os::monotonic();
+        let ago = |millis: u64| now.saturating_sub(Duration::from_millis(millis));
+        intake.started_at = ago(20_000);
+        for (name, given, expected) in [
+            ("6 s old", Some(ago(6_000)), Some(ago(6_000))),
+            ("the next one", Some(ago(5_967)), Some(ago(5_967))),
+            ("older than the stream", Some(ago(60_000)), None),
+            ("after a wrong one, which was taken for now", Some(ago(5_900)), None),
+            ("in the future", Some(now + Duration::from_secs(60)), None),
+        ] {
+            let stamp = intake.stamp(given).mono;
+            match expected {
+                Some(expected) => assert_eq!(stamp, expected, "{name}"),
+                None => assert!(stamp >= now, "{name}: {stamp:?}"),
+            }
+        }
+        // As soon as the driver's times have caught up they count again.
+        std::thread::sleep(Duration::from_millis(20));
+        let soon = os::monotonic() - Duration::from_millis(5);
+        assert_eq!(intake.stamp(Some(soon)).mono, soon);
+    }
 }

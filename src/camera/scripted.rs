@@ -29,6 +29,8 @@ enum Shot {
     At(Vec<u8>, Option<Duration>),
     TakeFails(CameraError),
     WaitFails(CameraError),
+    /// Fails only after some time.
+    WaitFailsLate(Duration, CameraError),
     Silence,
 }
 
@@ -159,6 +161,11 @@ impl Readiness for Running {
         match shot {
             Shot::Silence => std::thread::sleep(timeout),
             Shot::WaitFails(error) => return Err(error),
+            Shot::WaitFailsLate(time, error) => {
+                drop(turn);
+                std::thread::sleep(time);
+                return Err(error);
+            }
             shot => {
                 std::thread::sleep(PERIOD);
                 *self.next.lock() = Some(shot);
@@ -737,4 +744,37 @@ fn viewers_are_held_to_a_rate_that_the_camera_ignores() {
     (0..20).for_each(|_| _ = stage.live());
     let rate = 20.0 / (stage.hub.newest().unwrap().captured_at().mono - first.captured_at().mono).as_secs_f64();
     assert!(rate < 24.0, "{rate} frames per second");
+}
+
+/// The capture thread waits for pictures without the camera. What it hears about a stream that is over is of no interest.
+#[test]
+fn an_error_of_a_stream_that_is_over_does_not_close_what_a_still_just_used() {
+    let shot = |turn: Turn| match (turn.stream, turn.index) {
+        (0, 3) => Shot::WaitFailsLate(Duration::from_millis(400), failed()),
+        _ => (GOOD.shot)(turn),
+    };
+    let stage = Stage::new(Script { shot, ..GOOD });
+    stage.live();
+    while stage.calls.waits.load(Ordering::SeqCst) < 4 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(stage.stills.take(Duration::ZERO, Some(Rule::Drop(0))).map(|still| still.frame.size()), Ok(STILL));
+    stage.live();
+    assert_eq!((stage.opens(), stage.session.failures()), (1, 0));
+}
+
+#[test]
+fn health_is_good_while_a_still_is_taken_and_snapshots_are_told_of_it() {
+    let slow = |turn: Turn| if turn.size == STILL { Shot::Silence } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot: slow, ..GOOD });
+    stage.live();
+    std::thread::scope(|scope| {
+        let still = scope.spawn(|| stage.still());
+        while !stage.session.is_switching() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(stage.session.health_problem(), None);
+        assert!(stage.session.reason().contains("still is being taken"), "{}", stage.session.reason());
+        assert!(still.join().unwrap().is_err());
+    });
 }

@@ -330,15 +330,16 @@ impl Stills {
         let is_recent = |at: Duration| at > earliest;
         let frame = self.session.hub.newest_captured();
         let frame = frame.filter(|frame| frame.is_settled() && is_recent(frame.captured_at().mono));
-        let mut state = self.state.lock();
-        if let Some((frame, luma)) = frame.and_then(|frame| Some((frame.clone(), jpeg::mean_luma(frame.jpeg())?))) {
-            state.live_luma = Some((frame.captured_at().mono, luma));
-            if self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER) {
-                self.session.learn(|learned| learned.luma = Some(luma));
-            }
+        let measured = frame.and_then(|frame| Some((frame.captured_at().mono, jpeg::mean_luma(frame.jpeg())?)));
+        if let Some((_, luma)) = measured.filter(|_| self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER))
+        {
+            self.session.learn(|learned| learned.luma = Some(luma));
         }
+        let mut state = self.state.lock();
+        state.live_luma = measured.or(state.live_luma);
         // Right after a still live has not settled again; what it showed before still holds.
         let live = state.live_luma.filter(|(at, _)| is_recent(*at)).map(|(_, luma)| luma);
+        drop(state);
         Known { live, learned: self.session.status().learned.luma }
     }
 

@@ -53,11 +53,11 @@ struct Progress {
 
 struct Demand {
     watchers: usize,
-    /// Pictures were wanted until then, or a warm camera was asked for until then.
+    /// When demand ends: the last watcher left then, or a warm camera was asked for until then.
     until: Instant,
 }
 
-/// A consumer of every frame for viewers, beside the viewers that wait for the newest one.
+/// Receives every frame that is meant for viewers, in addition to the viewers themselves.
 pub trait FrameSink: Send + Sync {
     /// Takes the newest frame. Called on the capture thread, after viewers have been woken: it must not block, and it
     /// must cost nothing while nobody uses this sink.
@@ -195,7 +195,8 @@ impl Hub {
     }
 
     /// Waits until `deadline` for a frame exposed after `mono` (CLOCK_MONOTONIC), whether or not viewers get it. The
-    /// newest frame may be one already. `go_on` is asked about four times a second whether to wait on.
+    /// newest frame may be one already. `go_on` is called
+    /// about four times a second; `false` ends the wait.
     pub fn exposed_after(&self, mono: Duration, deadline: Instant, mut go_on: impl FnMut() -> bool) -> Wait {
         loop {
             let seen = self.progress.lock().captured;

@@ -23,6 +23,7 @@ use crate::frame::Size;
 const MAX_ENTRIES: u32 = 256;
 /// V4L2_CAP_DEVICE_CAPS: `device_caps` says what this node can do, `capabilities` what all nodes of the device can.
 const DEVICE_CAPS: u32 = 0x8000_0000;
+const MAX_FORMATS: usize = 64;
 /// V4L2_BUF_TYPE_VIDEO_CAPTURE
 const VIDEO_CAPTURE: u32 = 1;
 
@@ -50,20 +51,22 @@ impl Capabilities {
         Ok(Self { driver: text(&caps.driver), card: text(&caps.card), bus: text(&caps.bus_info), flags })
     }
 
+    /// Whether it is an output, too: a loopback, which has pictures only while another program feeds it.
+    pub fn is_loopback(&self) -> bool {
+        self.flags & V4L2_CAP_VIDEO_OUTPUT != 0
+    }
+
     /// Why this node is no camera, if it is none.
     pub fn is_no_camera(&self) -> Option<&'static str> {
         let has = |flags: u32| self.flags & flags != 0;
         if has(V4L2_CAP_VIDEO_M2M | V4L2_CAP_VIDEO_M2M_MPLANE) {
             Some("it is an encoder or decoder (memory to memory), not a camera")
-        } else if has(V4L2_CAP_VIDEO_CAPTURE) && !has(V4L2_CAP_VIDEO_OUTPUT) {
+        } else if has(V4L2_CAP_VIDEO_CAPTURE) {
             None
         } else if has(V4L2_CAP_VIDEO_CAPTURE_MPLANE) {
             Some("it captures to several planes (multi-planar API), which framehub does not support")
-        } else if has(V4L2_CAP_VIDEO_OUTPUT | V4L2_CAP_VIDEO_OUTPUT_MPLANE) && !has(V4L2_CAP_VIDEO_CAPTURE) {
+        } else if has(V4L2_CAP_VIDEO_OUTPUT | V4L2_CAP_VIDEO_OUTPUT_MPLANE) {
             Some("it is an output, not a camera")
-        } else if has(V4L2_CAP_VIDEO_CAPTURE) {
-            // A loopback that serves both ends: a camera while a producer feeds it.
-            None
         } else {
             Some("it is no capture node (metadata, for example)")
         }
@@ -87,7 +90,7 @@ pub fn formats(handle: &Handle) -> Vec<FourCC> {
     let mut formats = Vec::new();
     let blank = |index| v4l2_fmtdesc { index, type_: VIDEO_CAPTURE, ..Plain::zeroed() };
     // SAFETY: this ioctl takes this struct.
-    for format in unsafe { entries(handle, VIDIOC_ENUM_FMT, blank) } {
+    for format in unsafe { entries(handle, VIDIOC_ENUM_FMT, blank) }.take(MAX_FORMATS) {
         let fourcc = FourCC::from(format.pixelformat);
         // Listed twice by some; one that repeats an entry for ever ends at the limit.
         if !formats.contains(&fourcc) {
@@ -155,4 +158,30 @@ pub fn rates(handle: &Handle, format: FourCC, size: Size) -> Vec<f64> {
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_capture_nodes_are_cameras() {
+        for (flags, words, is_loopback) in [
+            (V4L2_CAP_VIDEO_CAPTURE, None, false),
+            (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_OUTPUT, None, true),
+            (V4L2_CAP_VIDEO_M2M, Some("encoder"), false),
+            (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_M2M, Some("encoder"), false),
+            (V4L2_CAP_VIDEO_M2M_MPLANE, Some("encoder"), false),
+            (V4L2_CAP_VIDEO_CAPTURE_MPLANE, Some("planes"), false),
+            (V4L2_CAP_VIDEO_OUTPUT, Some("output"), true),
+            (0, Some("metadata"), false),
+        ] {
+            let text = String::new;
+            let capabilities = Capabilities { driver: text(), card: text(), bus: text(), flags };
+            let why = capabilities.is_no_camera();
+            assert_eq!(why.is_some(), words.is_some(), "{flags:#x}");
+            assert!(why.unwrap_or_default().contains(words.unwrap_or_default()), "{flags:#x}: {why:?}");
+            assert_eq!(capabilities.is_loopback(), is_loopback, "{flags:#x}");
+        }
+    }
 }

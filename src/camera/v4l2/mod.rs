@@ -108,7 +108,9 @@ impl V4l2Source {
     }
 
     fn is_wanted(&self, device: &V4l2Device, chosen: Option<&Chosen>) -> bool {
-        self.choice.is_met_by(&device.identity)
+        // A loopback has to be asked for by its name or path.
+        !(self.choice == Choice::Auto && device.is_loopback)
+            && self.choice.is_met_by(&device.identity)
             && chosen.is_none_or(|chosen| chosen.is(&device.identity, device.port().as_deref()))
     }
 }
@@ -176,6 +178,7 @@ struct V4l2Device {
     /// The driver would not stop streaming: the descriptor has to be closed without `v4l`.
     is_stuck: bool,
     has_streamed: bool,
+    is_loopback: bool,
     closed_at: Arc<Mutex<Option<Instant>>>,
     controls: V4l2Controls,
     device: v4l::Device,
@@ -214,6 +217,7 @@ impl V4l2Device {
             is_known_gone: false,
             is_stuck: false,
             has_streamed: false,
+            is_loopback: capabilities.is_loopback(),
             closed_at: Arc::default(),
             pixel_format,
             stream: None,

@@ -14,7 +14,7 @@ use crate::http::server::client::{ClientStats, EndReason};
 use crate::http::server::connection::{Connection, SendError};
 use crate::hub::{Feed, FeedEnd, Wait};
 
-/// The head that every known client accepts (contracts.md): HTTP/1.0, so that nobody chunks it. The fields that say which
+/// The head that every known client accepts: HTTP/1.0, so that nobody chunks it. The fields that say which
 /// pages may read the stream stand between these two.
 const STATUS: &str = "HTTP/1.0 200 OK\r\n";
 const FIELDS: &str = "Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
