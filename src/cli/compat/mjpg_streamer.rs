@@ -85,9 +85,7 @@ fn plugin(builder: &mut Builder, given: &[String], known: &str, flags: &[Flag], 
     let Some(ours) = ours else {
         return match given.first() {
             None => Ok(()),
-            Some(other) => {
-                Err(Exit::Wrong(format!("as mjpg_streamer: unknown plugin {}: expected {known}.so", name(other))))
-            }
+            Some(other) => Err(Exit::Wrong(format!("as mjpg_streamer: {}: expected {known}.so", name(other)))),
         };
     };
     // Its options are written with one dash or two, however long they are.
