@@ -84,7 +84,7 @@ fn what_a_crashed_server_left_is_taken_away_and_nothing_else() {
     assert!(get(&path, "/snapshot", &[]).starts_with("HTTP/1.1 200 OK\r\n"), "and it still does");
     let file = folder.path().join("file");
     fs::write(&file, "precious").expect("a file");
-    refused(&file, "no socket");
+    refused(&file, "not a socket");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
     refused(&folder.path().join("none/http.sock"), "No such file");
     drop(server);

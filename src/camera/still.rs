@@ -36,7 +36,7 @@ pub struct StillSettings {
     pub fps: Option<f64>,
     /// When the picture is right.
     pub rule: Rule,
-    /// When to stop waiting for that, and answer with the newest whole picture.
+    /// When to stop waiting for that, and respond with the newest whole picture.
     pub deadline: Duration,
     /// Least time between two switches.
     pub min_interval: Duration,
@@ -187,7 +187,7 @@ impl Stills {
             if let Some(still) = state.newest.as_ref().filter(will_do) {
                 return Ok(Some(still.clone()));
             }
-            // An attempt that began before this request, and failed since, answers it too.
+            // An attempt that began before this request, and failed since, fails it too.
             if let (Some(seen), Some(failure)) = (seen, &state.failure)
                 && state.attempts != seen
             {
@@ -384,7 +384,7 @@ pub fn settled_frame(
     let mut newest: Option<Arc<Frame>> = None;
     loop {
         let after = newest.as_ref().map_or(not_before, |frame| frame.captured_at().mono);
-        // An attempt to get the camera that failed after this request came answers it.
+        // An attempt to get the camera that failed after this request came fails it.
         let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures);
         let frame = match (wait, newest.take()) {
             (Wait::Frame(frame), earlier) => {

@@ -20,7 +20,7 @@ pub fn explain(what: &str, node: &str, error: &io::Error) -> CameraError {
                 .into(),
         ),
         Some(libc::EBUSY) => (ErrorKind::Refused, busy(&holders(path))),
-        Some(libc::ENOTTY) => (ErrorKind::Refused, "it is no V4L2 device".into()),
+        Some(libc::ENOTTY) => (ErrorKind::Refused, "it is not a V4L2 device".into()),
         Some(libc::ENOSPC) => (ErrorKind::Bandwidth, "the USB bus has not enough bandwidth left".into()),
         _ => (ErrorKind::Failed, error.to_string().to_lowercase()),
     };
@@ -101,7 +101,7 @@ mod tests {
             (libc::EACCES, ErrorKind::Refused, "group"),
             (libc::EPERM, ErrorKind::Refused, "DeviceAllow"),
             (libc::EBUSY, ErrorKind::Refused, "using it"),
-            (libc::ENOTTY, ErrorKind::Refused, "no V4L2"),
+            (libc::ENOTTY, ErrorKind::Refused, "not a V4L2 device"),
             (libc::ENOSPC, ErrorKind::Bandwidth, "bandwidth"),
             (libc::EIO, ErrorKind::Failed, "input/output"),
         ] {

@@ -438,7 +438,7 @@ mod tests {
     fn errors_say_what_was_tried_why_and_what_to_do() {
         for (path, words) in [
             ("/dev/no-such-camera", ["cannot open /dev/no-such-camera", "plugged in?"]),
-            ("/dev/null", ["/dev/null", "no V4L2 device"]),
+            ("/dev/null", ["/dev/null", "not a V4L2 device"]),
         ] {
             let error = V4l2Device::open(Path::new(path)).err().expect("no camera there").message;
             assert!(words.iter().all(|word| error.contains(word)), "{error}");

@@ -85,7 +85,7 @@ fn plugin(builder: &mut Builder, given: &[String], known: &str, flags: &[Flag], 
     let Some(ours) = ours else {
         return match given.first() {
             None => Ok(()),
-            Some(other) => Err(Exit::Wrong(format!("as mjpg_streamer: {} is not here, only {known}.so", name(other)))),
+            Some(other) => Err(Exit::Wrong(format!("as mjpg_streamer: {}: expected {known}.so", name(other)))),
         };
     };
     // Its options are written with one dash or two, however long they are.
@@ -132,8 +132,7 @@ fn flip(builder: &mut Builder, control: &str, value: &str) -> Result<(), String>
 
 fn power_line(builder: &mut Builder, value: &str) -> Result<(), String> {
     let known = ["disabled", "50hz", "60hz", "auto"];
-    let index =
-        known.iter().position(|name| *name == value).ok_or_else(|| format!("\"{value}\" is none of {known:?}"))?;
+    let index = known.iter().position(|name| *name == value).ok_or_else(|| format!("expected one of {known:?}"))?;
     builder.set("control", format!("power_line_frequency={index}"));
     Ok(())
 }

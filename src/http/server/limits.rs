@@ -152,7 +152,7 @@ impl Occupancy {
         entry.map(|entry| (entry.state, entry.entered) = (state, entered)).is_some()
     }
 
-    /// Evicts the connection with the highest rank, among those that have one. Its place is free at once; its thread ends
+    /// Evicts the connection with the highest rank, among those that have one. Its permit is free at once; its thread ends
     /// a little later.
     fn evict<Rank: Ord>(&mut self, rank: impl Fn(&Entry) -> Option<Rank>) -> Option<()> {
         let ranked = self.entries.values_mut().filter_map(|entry| Some((rank(entry)?, entry)));
@@ -338,7 +338,7 @@ impl Limits {
 
 /// What a connection holds from accept to close. A new one owes a request.
 pub struct Permit {
-    /// Dropped before the place, so that the descriptor is closed when the place is free.
+    /// Dropped first, so that the descriptor is closed when the permit is free.
     link: Arc<Link>,
     registration: Registration,
 }

@@ -1,4 +1,4 @@
-//! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it answers 503
+//! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it responds with 503
 //! where it can, waits a moment and goes on.
 
 use std::fmt;

@@ -52,7 +52,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(Socket, SocketFile), String> {
 fn make_way(path: &Path) -> Result<(), String> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err("there is a file that is no socket; remove it, or choose another path".into());
+        return Err("the file there is not a socket: remove it, or choose another path".into());
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -107,7 +107,7 @@ mod tests {
         drop(file);
         assert!(path.exists());
         let refusal = bind(&path, 0o660).map(drop).unwrap_err();
-        assert!(refusal.contains("no socket") && refusal.contains("http.sock"), "{refusal}");
+        assert!(refusal.contains("not a socket") && refusal.contains("http.sock"), "{refusal}");
         for wrong in [folder.path().join("none/http.sock"), folder.path().join("x".repeat(200))] {
             assert!(bind(&wrong, 0o660).map(drop).unwrap_err().contains("cannot listen on unix:"));
         }
