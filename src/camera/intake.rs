@@ -328,9 +328,13 @@ impl Intake {
 mod tests {
     use super::*;
 
+    fn intake() -> Intake {
+        Intake::new(Size::new(16, 16), None, Rule::Drop(0), Known::default(), Arc::default())
+    }
+
     fn sequence_numbers(numbers: &[(u32, bool)]) -> (u64, Vec<bool>) {
         let counters = Counters::default();
-        let mut intake = Intake::new(Size::new(16, 16), None, Rule::Drop(0), Known::default(), Arc::default());
+        let mut intake = intake();
         let order = numbers.iter().map(|&(sequence, is_flagged)| {
             let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None };
             intake.follow(&raw, &counters)
