@@ -80,7 +80,8 @@ fn a_clip_holds_every_frame_of_its_seconds() {
 #[test]
 fn the_documented_line_makes_a_video_of_the_right_length() {
     let docs = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recording.md")).expect("the docs");
-    let lines = docs.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of commands");
+    let blocks = docs.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let lines = blocks.filter(|block| block.contains("clip.mp4")).last().expect("a block of commands");
     let server = recorded(&[]);
     let script =
         lines.replace("ADDRESS:8080", &server.address().to_string()).replace("20s", &format!("{}s", seconds()));
