@@ -84,7 +84,7 @@ impl Capture {
 
     fn iterate(&mut self) -> Result<(), CameraError> {
         self.session.note_iteration(true);
-        if self.session.is_reopening(true) {
+        if self.session.take_reopen_request() {
             self.session.lock().close();
         }
         match self.need() {
@@ -209,7 +209,7 @@ impl Capture {
 
     fn back_off(&self) {
         let began = Instant::now();
-        while !self.session.is_stopping() && !self.session.is_reopening(false) {
+        while !self.session.is_stopping() && !self.session.is_reopen_requested() {
             let pause = if self.session.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
             self.session.hub.wait_for_demand(Some(left));

@@ -46,7 +46,7 @@ pub struct Session {
     pub counters: Counters,
     after_first_picture: Option<FirstPictureHook>,
     is_stopping: AtomicBool,
-    is_reopening: AtomicBool,
+    is_reopen_requested: AtomicBool,
     /// When the capture thread last went round its loop, in ms of CLOCK_MONOTONIC; 0 while it sleeps on purpose.
     last_iteration: AtomicU64,
 }
@@ -167,7 +167,7 @@ impl Session {
             counters: Counters::default(),
             after_first_picture,
             is_stopping: AtomicBool::new(false),
-            is_reopening: AtomicBool::new(false),
+            is_reopen_requested: AtomicBool::new(false),
             last_iteration: AtomicU64::new(0),
         })
     }
@@ -238,13 +238,18 @@ impl Session {
 
     /// Closes the camera and opens it again, as a plug pulled and put back would; viewers stay.
     pub fn reopen(&self) {
-        self.is_reopening.store(true, Ordering::SeqCst);
+        self.is_reopen_requested.store(true, Ordering::SeqCst);
         self.hub.wake_camera();
     }
 
-    /// Whether the camera is to be reopened; once, if `takes`.
-    pub fn is_reopening(&self, takes: bool) -> bool {
-        if takes { self.is_reopening.swap(false, Ordering::SeqCst) } else { self.is_reopening.load(Ordering::SeqCst) }
+    /// Whether the camera is to be reopened. The request is forgotten with that.
+    pub fn take_reopen_request(&self) -> bool {
+        self.is_reopen_requested.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether the camera is to be reopened.
+    pub fn is_reopen_requested(&self) -> bool {
+        self.is_reopen_requested.load(Ordering::SeqCst)
     }
 
     /// Notes that the capture thread goes round its loop, or that it sleeps on purpose.
