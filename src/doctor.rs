@@ -237,7 +237,7 @@ impl Look {
             (counted(&counters.wrong_size), "of another size than the camera said; they are left out"),
             (counted(&counters.dht_inserted), "without Huffman tables (DHT); framehub puts the standard ones in"),
             (counted(&counters.eoi_appended), "without their end (EOI); framehub appends it"),
-            (self.padded.into(), "with other bytes before or behind them; framehub cuts these off"),
+            (self.padded.into(), "padded, or with other bytes before them; framehub cuts these off"),
         ] {
             if count > 0 {
                 lines.push(format!("  {count} {what}"));
