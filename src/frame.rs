@@ -30,7 +30,9 @@ macro_rules! boundary {
 }
 
 /// The media type of a stream. The declared boundary has neither dashes nor quotes.
-pub const MULTIPART_TYPE: &str = concat!("multipart/x-mixed-replace;boundary=", boundary!());
+pub const REPLACE_TYPE: &str = concat!("multipart/x-mixed-replace;boundary=", boundary!());
+/// The media type of the same bytes for scripts in WebKit, which refuses them the other one.
+pub const MIXED_TYPE: &str = concat!("multipart/mixed;boundary=", boundary!());
 /// The delimiter before the first part of a stream.
 pub const FIRST_BOUNDARY: &[u8] = concat!("--", boundary!(), "\r\n").as_bytes();
 /// The delimiter after the last part of a stream. Every part ends with a delimiter already, so a close delimiter follows it.

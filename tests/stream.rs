@@ -5,7 +5,7 @@ mod support;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use support::{Footprint, STREAM_HEAD_LINES, TestServer, assert_capture_time, request};
+use support::{Footprint, STREAM_HEAD_LINES, TestServer, assert_capture_time, request, request_with};
 
 #[test]
 fn response_header_is_golden() {
@@ -29,6 +29,43 @@ fn parts_are_golden_and_in_order() {
         assert!(part.captured_at > last.captured_at);
         last = part;
     }
+}
+
+/// `fetch` in Safari fails on `multipart/x-mixed-replace`, so Mainsail's and Fluidd's players were black there (issue 14).
+#[test]
+fn safari_scripts_get_the_same_bytes_as_multipart_mixed() {
+    let server = TestServer::start(&["--size", "320x240"]);
+    let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+        Version/18.1 Safari/605.1.15";
+    let chrome =
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
+    let [replace, mixed] =
+        ["x-mixed-replace", "mixed"].map(|kind| format!("multipart/{kind};boundary=boundarydonotcross"));
+    for (target, user_agent, accept, media_type) in [
+        ("/stream", safari, "*/*", &mixed),
+        ("/?action=stream&cacheBust=1", safari, "*/*", &mixed),
+        ("/stream", safari, "image/webp,image/*;q=0.8,*/*;q=0.5", &replace),
+        ("/stream?type=mixed", safari, "image/webp,image/*;q=0.8,*/*;q=0.5", &mixed),
+        ("/stream?type=x-mixed-replace", safari, "*/*", &replace),
+        ("/stream", chrome, "*/*", &replace),
+        ("/stream?type=mixed", chrome, "*/*", &mixed),
+        ("/stream", "curl/8.10.1", "*/*", &replace),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let request = request_with(method, target, &[("User-Agent", user_agent), ("Accept", accept)]);
+            let mut client = server.connect();
+            client.send(request);
+            let response = client.try_response(method).expect("a response");
+            assert_eq!(response.expect_header("Content-Type"), media_type, "{target} {user_agent} {accept}");
+            let is_chosen = !target.contains("type=") && *media_type == mixed;
+            assert_eq!(response.head.contains("\r\nVary: User-Agent, Accept\r\n"), is_chosen, "{}", response.head);
+        }
+        let (_, mut parts) = server.connect().stream(request_with("GET", target, &[("User-Agent", user_agent)]));
+        parts.next_part();
+    }
+    let refused = server.get("/stream?type=gif");
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("mixed or x-mixed-replace"), "{}", refused.text());
 }
 
 /// A viewer that keeps up gets the camera's whole rate. 30 fps are asked for, since the synthetic camera keeps them
