@@ -508,3 +508,34 @@ fn only_trusted_proxies_speak_for_others() {
     assert_eq!(come(&["--trusted-proxy", "127.0.0.1"], "6.6.6.6, 203.0.113.9"), "203.0.113.9");
     assert_eq!(come(&["--trusted-proxy=unix", "--trusted-proxy=127.0.0.1"], "bogus"), "127.0.0.1");
 }
+
+/// A page of somebody else's must not lay framehub's page under what people click on, nor a browser guess what a
+/// response is: neither an error's nor a stream's.
+#[test]
+fn the_page_is_framed_by_named_pages_only_and_types_are_not_guessed() {
+    let server =
+        TestServer::start(&["--size", "320x240", "--allow-origin", "https://panel.example", "--allow-origin", "*"]);
+    let policy = server.get("/").expect_header("Content-Security-Policy").to_owned();
+    for part in ["frame-ancestors 'self' https://panel.example", "base-uri 'none'", "form-action 'none'"] {
+        assert!(policy.split(';').any(|directive| directive.trim() == part), "{part} in {policy}");
+    }
+    for sent in [
+        request("GET", "/"),
+        request("GET", "/page.css"),
+        request("GET", "/snapshot"),
+        request("GET", "/stream"),
+        request("GET", "/state"),
+        request("GET", "/metrics"),
+        request("GET", "/nowhere"),
+        request("DELETE", "/"),
+        request("OPTIONS", "/still"),
+        request("GET", "/clip"),
+        "GET / HTTP/2.0\r\n\r\n".into(),
+    ] {
+        let response = server.connect().exchange(&sent);
+        assert_eq!(response.expect_header("X-Content-Type-Options"), "nosniff", "{sent}");
+    }
+    let plain = TestServer::start(&[]);
+    let policy = plain.get("/").expect_header("Content-Security-Policy").to_owned();
+    assert!(policy.ends_with("frame-ancestors 'self'"), "{policy}");
+}

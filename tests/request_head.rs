@@ -474,6 +474,61 @@ fn a_request_in_pieces() {
     assert_eq!(client.response().status, 200, "byte by byte");
 }
 
+/// Old clients send a line end behind a body. It is not the beginning of a request, and nobody is told 408 for it.
+#[test]
+fn line_ends_in_front_of_a_request_are_skipped() {
+    let server = TestServer::start(&[]);
+    for ends in ["\r\n", "\r\n\r\n\n"] {
+        let mut client = server.connect();
+        client.send(format!("{ends}{}", request("GET", "/")));
+        assert_eq!(client.response().status, 200, "{ends:?} in front of the first request");
+        client.send(format!("{}{ends}", request("GET", "/")));
+        assert_eq!(client.response().status, 200);
+        // Longer than a head may take from its first byte on.
+        thread::sleep(Duration::from_secs(6));
+        assert_eq!(client.exchange(request("GET", "/")).status, 200, "{ends:?} behind a request");
+    }
+    let mut endless = server.connect();
+    while endless.try_send([b'\n'; 4096]).is_ok() {}
+    let reply = String::from_utf8_lossy(&endless.drain()).into_owned();
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 400"), "{reply}");
+}
+
+/// White space that is Unicode's and not HTTP's is part of a value.
+#[test]
+fn a_length_with_a_no_break_space_is_no_length() {
+    let server = TestServer::start(&[]);
+    for space in ["\u{a0}", "\u{85}", "\u{2003}", "\u{feff}"] {
+        for value in [format!("3{space}"), format!("{space}3")] {
+            let mut client = server.connect();
+            client.send(format!("POST /controls HTTP/1.1\r\nHost: x\r\nContent-Length: {value}\r\n\r\na=1"));
+            assert_eq!(client.response().status, 400, "{value:?}");
+        }
+    }
+}
+
+/// The processor time of so many requests.
+fn cost(server: &TestServer, target: &str, turns: usize) -> Duration {
+    let mut client = server.connect();
+    let before = server.cpu_time();
+    for _ in 0..turns {
+        assert_eq!(client.exchange(request("GET", target)).status, 200);
+    }
+    server.cpu_time() - before
+}
+
+/// Thousands of parameters that nobody asks for cost little more than the bytes that they are.
+#[test]
+fn thousands_of_parameters_cost_little() {
+    let server = TestServer::start(&["--device", "/dev/does-not-exist"]);
+    let turns = 400;
+    let plain = cost(&server, "/page.js", turns);
+    for parameters in ["a&".repeat(3_900), "%61&".repeat(1_900), "t%6fk=1&".repeat(900)] {
+        let many = cost(&server, &format!("/page.js?{parameters}"), turns);
+        assert!(many < plain * 4 + Duration::from_millis(100), "{many:?} for {turns} requests, {plain:?} without");
+    }
+}
+
 /// A client that half-closes after its request (as `nc` does) still gets its response.
 #[test]
 fn a_half_closed_connection_is_answered() {

@@ -127,6 +127,29 @@ fn while_a_snapshot_waits() {
     assert_stops(&mut server, libc::SIGTERM);
 }
 
+/// A connection that was accepted is not closed without a response because a request and the stop come together: at an
+/// upgrade under load, one in some ten thousand was.
+#[test]
+fn requests_that_come_with_the_stop_are_responded_to() {
+    let mut server = TestServer::start(&["--size", "320x240"]);
+    server.get("/snapshot");
+    let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    // The second half has been served before.
+    for client in &mut clients[20..] {
+        assert_eq!(client.exchange(request("GET", "/healthz")).status, 200);
+    }
+    support::wait_until("all are accepted", support::PATIENCE, || server.footprint().threads >= 40);
+    support::sys::send_signal(server.pid(), libc::SIGSTOP);
+    for client in &mut clients {
+        client.send(request("GET", "/healthz"));
+    }
+    support::sys::send_signal(server.pid(), libc::SIGTERM);
+    support::sys::send_signal(server.pid(), libc::SIGCONT);
+    let lost: Vec<_> = (0..40).filter(|at| clients[*at].try_response("GET").is_err()).collect();
+    assert!(lost.is_empty(), "closed without a response: {lost:?}");
+    assert_eq!(server.wait_exit(EXIT_LIMIT).code(), Some(0));
+}
+
 #[test]
 fn between_two_slow_frames() {
     let mut server = TestServer::start(&["--size", "320x240", "--fps", "1"]);

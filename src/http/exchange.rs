@@ -63,7 +63,7 @@ impl Exchange<'_> {
     /// # Errors
     /// The response for not having a turn before `deadline`.
     pub fn wait(&self, deadline: Instant) -> Result<Waiting<'_>, Response> {
-        let waiting = self.permit.wait(deadline, || !self.connection.has_left());
+        let waiting = self.permit.wait(deadline, || !self.connection.is_broken());
         waiting.map_err(|full| Response::unavailable(full.reason()))
     }
 }

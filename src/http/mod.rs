@@ -229,7 +229,9 @@ impl App {
             Route::Snapshot => picture::snapshot(exchange, session),
             Route::Still => picture::still(exchange, session, stills),
             Route::Warm => picture::warm(&session.hub, query),
-            Route::Page | Route::Style | Route::Script | Route::Favicon => Ok(page::respond(route)),
+            Route::Page | Route::Style | Route::Script | Route::Favicon => {
+                Ok(page::respond(route, self.gate.named_origins()))
+            }
             Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),
             Route::InputJson => Ok(octolapse::input(panel, session)),
             Route::ProgramJson => Ok(octolapse::program(session)),

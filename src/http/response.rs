@@ -76,7 +76,11 @@ impl Response {
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {
         // The page's address may contain a token, which must not reach other servers in Referer.
-        let fields = vec![("Content-Type", content_type.into()), ("Referrer-Policy", "strict-origin".into())];
+        let fields = vec![
+            ("Content-Type", content_type.into()),
+            ("X-Content-Type-Options", "nosniff".into()),
+            ("Referrer-Policy", "strict-origin".into()),
+        ];
         Self { status, fields, body }
     }
 
@@ -160,6 +164,7 @@ mod tests {
             "Content-Length: 1000000",
             "Retry-After: 2",
             "Referrer-Policy: strict-origin",
+            "X-Content-Type-Options: nosniff",
             "Cache-Control: no-store",
         ] {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");

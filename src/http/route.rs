@@ -139,35 +139,47 @@ impl<'a> Query<'a> {
 
     /// All parameters and their values, decoded.
     pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + use<'a> {
-        self.0.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        })
+        self.raw().map(|(key, value)| (decode(key), decode(value)))
     }
 
     /// The decoded value of the first parameter with this name; empty if it has none.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value)
+        self.all(name).next()
+    }
+
+    /// The decoded values of all parameters with this name. Nothing is decoded that need not be: a URL can have thousands
+    /// of other parameters.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = String> {
+        self.raw().filter(move |(key, _)| decoded(key).eq(name.bytes())).map(|(_, value)| decode(value))
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 }
 
 /// Decodes percent escapes, and `+` as a space. Invalid escapes stay as they are.
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
+    let bytes: Vec<u8> = decoded(text).collect();
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+fn decoded(text: &str) -> impl Iterator<Item = u8> {
     let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
+    std::iter::from_fn(move || {
+        let [byte, tail @ ..] = rest else { return None };
         rest = tail;
         let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        bytes.push(match (byte, digit(0), digit(1)) {
+        Some(match (byte, digit(0), digit(1)) {
             (b'%', Some(high), Some(low)) => {
                 rest = &tail[2..];
                 (high * 16 + low) as u8
             }
             (b'+', ..) => b' ',
             _ => *byte,
-        });
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+        })
+    })
 }
 
 #[cfg(test)]

@@ -12,23 +12,41 @@ use parking_lot::{Condvar, Mutex};
 use super::{Feed, FeedEnd, FrameSink, Wait, skipped};
 use crate::frame::Frame;
 
+/// A member that takes longer than this for a frame holds the group under one frame a second.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long a member may do that alone.
+const SLOW_FOR: Duration = Duration::from_secs(30);
+
 /// A round begins when every member has been sent the last round's frame, with the newest frame there is then. A member
-/// that exceeds the timeout while others wait is evicted.
+/// that exceeds the timeout while others wait is evicted, and so is one that was slow in each round of half a minute,
+/// while at least as many others were not.
 struct Lockstep {
     timeout: Duration,
     members: BTreeMap<u64, Member>,
+    /// Why the members that have not noticed it yet were evicted.
+    evicted: BTreeMap<u64, Eviction>,
     next_id: u64,
     round: Option<Round>,
     /// The newest frame, until a round takes it.
     offered: Option<Arc<Frame>>,
 }
 
+/// One viewer of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Member {
-    /// Waits for a round.
-    Ready,
-    /// Is being sent the round's frame.
-    Busy,
+struct Member {
+    /// Is being sent the round's frame; otherwise it waits for a round.
+    is_busy: bool,
+    /// When the first of the rounds began in each of which it has been slow.
+    slow_since: Option<Instant>,
+}
+
+/// Why a member was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Eviction {
+    /// It exceeded the timeout.
+    Stalled,
+    /// It alone held the group under one frame a second.
+    Slow,
 }
 
 struct Round {
@@ -44,25 +62,26 @@ enum Step {
     /// Wait for a change, at most until then: somebody may have to be evicted.
     Wait(Option<Instant>),
     /// The member was evicted.
-    Evicted,
+    Evicted(Eviction),
 }
 
 impl Lockstep {
     /// Creates an empty group.
     fn new(timeout: Duration) -> Self {
-        Self { timeout, members: BTreeMap::new(), next_id: 0, round: None, offered: None }
+        Self { timeout, members: BTreeMap::new(), evicted: BTreeMap::new(), next_id: 0, round: None, offered: None }
     }
 
     /// Adds a member that is ready for the next round.
     fn join(&mut self) -> u64 {
         self.next_id += 1;
-        self.members.insert(self.next_id, Member::Ready);
+        self.members.insert(self.next_id, Member { is_busy: false, slow_since: None });
         self.next_id
     }
 
     /// Removes a member. Returns `true` if a round began because of that.
     fn leave(&mut self, id: u64, now: Instant) -> bool {
         self.members.remove(&id);
+        self.evicted.remove(&id);
         if self.members.is_empty() {
             (self.round, self.offered) = (None, None);
         }
@@ -80,8 +99,11 @@ impl Lockstep {
 
     /// Notes that this member has been sent its frame. Returns `true` if a round began.
     fn ready(&mut self, id: u64, now: Instant) -> bool {
-        if let Some(member) = self.members.get_mut(&id) {
-            *member = Member::Ready;
+        let has_others = self.members.len() > 1;
+        if let (Some(member), Some(round)) = (self.members.get_mut(&id), &self.round) {
+            let is_slow = has_others && now - round.began >= SLOW;
+            member.is_busy = false;
+            member.slow_since = is_slow.then_some(member.slow_since.unwrap_or(round.began));
         }
         self.advance(now)
     }
@@ -89,36 +111,52 @@ impl Lockstep {
     /// What this member, which said that it is ready, is to do now.
     fn step(&self, id: u64) -> Step {
         match (self.members.get(&id), &self.round) {
-            (None, _) => Step::Evicted,
-            (Some(Member::Busy), Some(round)) => Step::Send(round.frame.clone()),
+            (None, _) => Step::Evicted(self.evicted.get(&id).copied().unwrap_or(Eviction::Stalled)),
+            (Some(Member { is_busy: true, .. }), Some(round)) => Step::Send(round.frame.clone()),
             _ => Step::Wait(self.deadline()),
         }
     }
 
     /// Evicts the members that have kept others waiting for too long. Returns `true` if there were any.
     fn evict_stalled(&mut self, now: Instant) -> bool {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
-            return false;
+        let stalled = self.deadline().filter(|deadline| now >= *deadline).map(|_| Eviction::Stalled);
+        let slowest = self.slowest().filter(|(_, since)| now - *since >= SLOW_FOR);
+        let Some(why) = stalled.or(slowest.map(|_| Eviction::Slow)) else { return false };
+        let is_out = |id: u64, member: &Member| match why {
+            Eviction::Stalled => member.is_busy,
+            Eviction::Slow => slowest.is_some_and(|(slowest, _)| slowest == id),
+        };
+        let evicted: Vec<u64> =
+            self.members.iter().filter(|(id, member)| is_out(**id, member)).map(|(id, _)| *id).collect();
+        for id in evicted {
+            self.members.remove(&id);
+            self.evicted.insert(id, why);
         }
-        self.members.retain(|_, member| *member == Member::Ready);
         self.advance(now);
         true
     }
 
+    /// The member that has been slow for the longest time, and since when, unless most members are slow.
+    fn slowest(&self) -> Option<(u64, Instant)> {
+        let slow = || self.members.iter().filter_map(|(id, member)| Some((*id, member.slow_since?)));
+        let is_alone = slow().count() * 2 <= self.members.len();
+        slow().min_by_key(|(_, since)| *since).filter(|_| is_alone)
+    }
+
     /// When the members that others wait for have used up their time; `None` while nobody waits for others.
     fn deadline(&self) -> Option<Instant> {
-        let is_any = |state| self.members.values().any(|member| *member == state);
-        let round = self.round.as_ref().filter(|_| is_any(Member::Busy) && is_any(Member::Ready))?;
+        let is_any = |is_busy| self.members.values().any(|member| member.is_busy == is_busy);
+        let round = self.round.as_ref().filter(|_| is_any(true) && is_any(false))?;
         Some(round.began + self.timeout)
     }
 
     fn advance(&mut self, now: Instant) -> bool {
-        if self.members.is_empty() || self.members.values().any(|member| *member == Member::Busy) {
+        if self.members.is_empty() || self.members.values().any(|member| member.is_busy) {
             return false;
         }
         let Some(frame) = self.offered.take() else { return false };
         self.round = Some(Round { frame, began: now });
-        self.members.values_mut().for_each(|member| *member = Member::Busy);
+        self.members.values_mut().for_each(|member| member.is_busy = true);
         true
     }
 }
@@ -197,8 +235,13 @@ impl Feed for LockstepMember {
                     self.last = frame.sequence();
                     return Ok(Wait::Frame(frame));
                 }
-                Step::Evicted => {
+                Step::Evicted(Eviction::Stalled) => {
                     return Err(FeedEnd::HeldUpOthers(format!("held up the others with frame {}", self.last)));
+                }
+                Step::Evicted(Eviction::Slow) => {
+                    let time = SLOW_FOR.as_secs();
+                    let why = format!("held the others under one frame a second for {time} s");
+                    return Err(FeedEnd::HeldUpOthers(why));
                 }
                 Step::Wait(until) => until.map_or(deadline, |until| until.min(deadline)),
             };
@@ -260,7 +303,7 @@ mod tests {
             match self.group.step(id) {
                 Step::Send(frame) => frame.sequence(),
                 Step::Wait(_) => 0,
-                Step::Evicted => panic!("member {id} was evicted"),
+                Step::Evicted(_) => panic!("member {id} was evicted"),
             }
         }
 
@@ -304,14 +347,71 @@ mod tests {
         assert_eq!(deadline - all.now, Duration::from_millis(100));
         all.frames(1);
         assert!(all.group.evict_stalled(all.now));
-        assert!(matches!(all.group.step(stalled), Step::Evicted));
+        assert!(matches!(all.group.step(stalled), Step::Evicted(Eviction::Stalled)));
         assert_eq!((all.at(fast), all.at(slow)), (21, 21));
         // Saying that it is ready does not bring it back.
         all.ready(stalled);
-        assert!(matches!(all.group.step(stalled), Step::Evicted));
+        assert!(matches!(all.group.step(stalled), Step::Evicted(Eviction::Stalled)));
         // Nobody waits for anybody, so nobody is evicted.
         all.frames(50);
         assert!(!all.group.evict_stalled(all.now));
+    }
+
+    /// Rounds in which these members take so many tenths of a second each, until one is evicted, for at most so many
+    /// seconds. Returns who, and when.
+    fn rounds(all: &mut Group, members: &[(u64, u64)], seconds: u64) -> Option<(u64, u64)> {
+        let began = all.now;
+        all.frames(1);
+        while all.now - began < Duration::from_secs(seconds) {
+            let start = all.now;
+            loop {
+                let took = (all.now - start).as_millis() as u64 / 100;
+                members.iter().filter(|(_, tenths)| *tenths == took).for_each(|(id, _)| all.ready(*id));
+                all.group.evict_stalled(all.now);
+                let evicted = members.iter().find(|(id, _)| matches!(all.group.step(*id), Step::Evicted(_)));
+                if let Some((id, _)) = evicted {
+                    assert!(matches!(all.group.step(*id), Step::Evicted(Eviction::Slow)));
+                    return Some((*id, (all.now - began).as_secs()));
+                }
+                if members.iter().all(|(_, tenths)| *tenths <= took) {
+                    break;
+                }
+                all.frames(1);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn lockstep_evicts_the_few_that_hold_the_group_under_one_frame_a_second() {
+        let evicted = |tenths: &[u64]| {
+            let mut all = Group::new();
+            let members: Vec<_> = tenths.iter().map(|tenths| (all.group.join(), *tenths)).collect();
+            rounds(&mut all, &members, 100)
+        };
+        assert!(matches!(evicted(&[19, 1]), Some((1, 30..=31))), "{:?}", evicted(&[19, 1]));
+        assert!(matches!(evicted(&[1, 1, 11, 3]), Some((3, 30..=31))));
+        assert!(matches!(evicted(&[1, 19, 18, 1]), Some((2 | 3, 30..=31))), "two of four");
+        assert_eq!(evicted(&[9, 1, 1]), None, "more than one frame a second");
+        assert_eq!(evicted(&[19, 18, 1]), None, "most of them are slow: it is their group");
+        assert_eq!(evicted(&[19]), None, "it holds up nobody");
+        let mut all = Group::new();
+        let alone = all.group.join();
+        assert_eq!(rounds(&mut all, &[(alone, 19)], 60), None);
+        let other = all.group.join();
+        let evicted = rounds(&mut all, &[(alone, 19), (other, 1)], 60);
+        assert!(matches!(evicted, Some((1, 30..=31))), "from when the other came: {evicted:?}");
+    }
+
+    #[test]
+    fn a_pause_is_no_reason_to_evict_from_lockstep() {
+        let mut all = Group::new();
+        let (slow, fast) = (all.group.join(), all.group.join());
+        for _ in 0..5 {
+            assert_eq!(rounds(&mut all, &[(slow, 19), (fast, 1)], 20), None);
+            assert_eq!(rounds(&mut all, &[(slow, 5), (fast, 1)], 1), None);
+        }
+        assert!(rounds(&mut all, &[(slow, 19), (fast, 1)], 40).is_some());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The log: one event a line on stderr, `level thread: event key=value`. journald adds the time.
 //!
 //! Writing never waits. A full pipe or a stopped terminal would otherwise stop every thread that logs. Lines that do not
-//! fit are dropped and counted, and the next line that fits says how many there were.
+//! fit are dropped and counted, and the next line that fits says how many there were. So are the lines of clients' threads
+//! beyond some tens a second: whoever connects thousands of times must not fill the disk.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 use std::{panic, thread};
 
-use log::{LevelFilter, Log, Metadata, Record, error};
+use log::{Level, LevelFilter, Log, Metadata, Record, error};
 use parking_lot::Mutex;
 use socket2::SockRef;
 
@@ -20,7 +21,13 @@ use super::os;
 /// A pipe with room for anything takes so many bytes at once (PIPE_BUF).
 const PIECE: usize = 4096;
 
+/// The name of each thread that serves a client.
+pub const CLIENT: &str = "client";
+/// Most lines a second, below errors and above debugging, of all clients' threads together.
+const CLIENT_LINES: u64 = 50;
+
 static LOGGER: Logger = Logger(Mutex::new(Output { rest: Vec::new(), dropped: 0 }));
+static QUOTA: Mutex<Quota> = Mutex::new(Quota { second: 0, lines: 0 });
 
 /// Starts logging at level info and above; [`log::set_max_level`] changes that. Panics are logged too.
 pub fn start() {
@@ -42,6 +49,13 @@ pub fn print(line: &str) {
     LOGGER.0.lock().add(&format!("{line}\n"), write);
 }
 
+/// Logs how many lines were left out in a second that is over.
+pub fn note_left_out() {
+    if let Some(note) = QUOTA.lock().take(os::monotonic().as_secs(), false).filter(|note| !note.is_empty()) {
+        print(&note);
+    }
+}
+
 struct Logger(Mutex<Output>);
 
 impl Log for Logger {
@@ -53,13 +67,47 @@ impl Log for Logger {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
             let thread = thread::current();
+            let is_limited = thread.name() == Some(CLIENT) && matches!(record.level(), Level::Info | Level::Warn);
+            let Some(note) = QUOTA.lock().take(os::monotonic().as_secs(), is_limited) else { return };
+            if !note.is_empty() {
+                print(&note);
+            }
             print(&format!("{level} {}: {}", thread.name().unwrap_or("-"), record.args()));
         }
     }
 
-    /// Writes the rest of the last line, and how many lines were dropped.
+    /// Writes the rest of the last line, and how many lines were left out or dropped.
     fn flush(&self) {
+        if let Some(note) = QUOTA.lock().end() {
+            print(&note);
+        }
         self.0.lock().add("", write);
+    }
+}
+
+/// How many lines clients' threads have logged in this second.
+struct Quota {
+    second: u64,
+    lines: u64,
+}
+
+impl Quota {
+    /// Counts a line: `None` if it is to be left out, else what is to be written in front of it.
+    fn take(&mut self, second: u64, is_limited: bool) -> Option<String> {
+        let note = if second == self.second { None } else { self.end() };
+        self.second = second;
+        self.lines += u64::from(is_limited);
+        match self.lines {
+            0..=CLIENT_LINES => Some(note.unwrap_or_default()),
+            _ => (!is_limited).then(String::new),
+        }
+    }
+
+    /// Ends the second, and says how many lines were left out in it.
+    fn end(&mut self) -> Option<String> {
+        let left_out = std::mem::take(&mut self.lines).saturating_sub(CLIENT_LINES);
+        let note = format!("info log: {left_out} lines of clients left out: more than {CLIENT_LINES} in a second");
+        (left_out > 0).then_some(note)
     }
 }
 
@@ -150,6 +198,23 @@ mod tests {
             pipe.0 = room;
             String::from_utf8(std::mem::take(&mut pipe.1)).unwrap()
         }
+    }
+
+    #[test]
+    fn many_lines_in_a_second_are_counted() {
+        let mut quota = Quota { second: 0, lines: 0 };
+        let mut take = |second, is_limited| quota.take(second, is_limited);
+        assert!((0..CLIENT_LINES).all(|_| take(7, true) == Some(String::new())));
+        assert!((0..1000).all(|_| take(7, true).is_none()));
+        assert_eq!(take(7, false), Some(String::new()), "other threads' lines");
+        assert!(take(8, false).unwrap().contains(" 1000 lines"), "the next line of any thread says so");
+        assert!((0..CLIENT_LINES).all(|_| take(8, true) == Some(String::new())));
+        assert_eq!((take(8, true), take(9, true)), (None, Some(quota_note(1))));
+        assert_eq!(quota.end(), None);
+    }
+
+    fn quota_note(lines: u64) -> String {
+        format!("info log: {lines} lines of clients left out: more than {CLIENT_LINES} in a second")
     }
 
     #[test]

@@ -68,6 +68,29 @@ pub fn is_writable(fd: BorrowedFd<'_>, timeout: Duration, stop: Option<BorrowedF
     Ok(set[0].revents != 0)
 }
 
+/// What is known of the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// It may still send.
+    Here,
+    /// It sends nothing more: it has closed its end, or the whole connection.
+    Finished,
+    /// The connection has broken, or both ends were closed.
+    Closed,
+}
+
+/// What is known of a connection's other end, whether or not bytes of it wait to be read.
+pub fn peer(fd: BorrowedFd<'_>) -> Peer {
+    let mut set = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 }];
+    // An error would say nothing about the peer.
+    let _ = poll_set(&mut set, Some(Duration::ZERO));
+    match set[0].revents {
+        0 => Peer::Here,
+        libc::POLLRDHUP => Peer::Finished,
+        _ => Peer::Closed,
+    }
+}
+
 fn poll_set(set: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
     // Rounded up, so that a caller with 0.4 ms left does not spin.
     let millis = timeout.map_or(-1, |t| t.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32);

@@ -9,6 +9,7 @@ use super::sys;
 pub const STREAM_HEAD_LINES: &str = "Vary: Origin\r\n\
     Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
     Pragma: no-cache\r\n\
+    X-Content-Type-Options: nosniff\r\n\
     X-Accel-Buffering: no\r\n\
     Connection: close\r\n\
     Content-Type: multipart/x-mixed-replace;boundary=boundarydonotcross\r\n\

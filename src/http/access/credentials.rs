@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use subtle::ConstantTimeEq;
 
+use crate::http::server::head::trim;
+
 /// What a credential allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
@@ -126,7 +128,7 @@ impl Credentials {
         if self.is_empty() {
             return Verdict::Allowed;
         }
-        let fields = || authorization.iter().filter(|field| !field.trim().is_empty());
+        let fields = || authorization.iter().filter(|field| !trim(field).is_empty());
         let tokens = tokens.iter().filter(|token| !token.is_empty());
         // An invalid credential counts less than any right, so the minimum decides.
         let by_header = fields().map(|field| self.by_header(field)).reduce(Option::min);
@@ -148,8 +150,8 @@ impl Credentials {
     }
 
     fn by_header(&self, field: &str) -> Option<Right> {
-        let (_, shown) = field.trim().split_once(' ')?;
-        let shown = shown.trim();
+        let (_, shown) = trim(field).split_once(' ')?;
+        let shown = trim(shown);
         if is_scheme(field, "Basic") {
             self.find(Kind::User, shown.trim_end_matches('='))
         } else if is_scheme(field, "Bearer") {
@@ -173,7 +175,7 @@ fn normalize_token(token: &str) -> String {
 }
 
 fn is_scheme(field: &str, scheme: &str) -> bool {
-    field.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(scheme))
+    trim(field).split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(scheme))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use crate::http::server::head::trim;
+
 /// A trusted proxy: an address, a network such as `10.0.0.0/8`, or all peers of a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxy {
@@ -53,7 +55,7 @@ pub fn client(trusted: &[Proxy], peer: Option<IpAddr>, fields: &[&str]) -> Optio
     let is_trusted = |peer| trusted.iter().any(|proxy| proxy.is(peer));
     let mut client = peer;
     for hop in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
-        let Some(named) = Some(hop.trim()).filter(|_| is_trusted(client)).and_then(address) else { break };
+        let Some(named) = Some(trim(hop)).filter(|_| is_trusted(client)).and_then(address) else { break };
         client = Some(named);
     }
     client

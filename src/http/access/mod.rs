@@ -74,7 +74,7 @@ impl Gate {
         let effect = route.effect(&head.method);
         let credentials = &self.access.credentials;
         let needed = if effect == Effect::Write { Right::Control } else { Right::Read };
-        let tokens: Vec<String> = query.pairs().filter(|(name, _)| name == "token").map(|(_, token)| token).collect();
+        let tokens: Vec<String> = query.all("token").collect();
         match credentials.check(&head.all("Authorization"), &tokens, needed) {
             Verdict::Allowed => {}
             Verdict::Missing if route.is_public() => return Ok(true),
@@ -109,6 +109,11 @@ impl Gate {
             warn!("request refused reason=\"{why}\" option=\"{option}\"");
         }
         Response::text(403, format!("{why}; start framehub with {option} to allow this"))
+    }
+
+    /// The origins that `--allow-origin` names.
+    pub fn named_origins(&self) -> impl Iterator<Item = String> {
+        self.access.sites.origins.iter().filter(|origin| origin.contains("://")).cloned()
     }
 
     /// Counts a wrong credential, and logs at most one a second.

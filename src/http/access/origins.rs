@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 
 use crate::http::route::Effect;
+use crate::http::server::head::trim;
 
 /// The longest name that the DNS has.
 const NAME_LENGTH: usize = 253;
@@ -141,9 +142,9 @@ impl Origin {
 
 /// The name or address in `Host`, without the port and the brackets.
 fn host_name(field: &str) -> String {
-    let name = match field.trim().strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    let name = match trim(field).strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
-        None => field.trim().split(':').next().unwrap_or_default(),
+        None => trim(field).split(':').next().unwrap_or_default(),
     };
     name.trim_end_matches('.').to_ascii_lowercase()
 }

@@ -228,6 +228,8 @@ fn viewers<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("ring.replay_seconds", "", "", Time(from.ring.settings.replay)),
         row("wrong_credentials", "framehub_wrong_credentials_total",
             "Requests with a credential that is not valid.", Json(json!(from.wrong_credentials))),
+        row("client_panics", "framehub_client_panics_total",
+            "Connections that ended because of a fault in framehub; 0 unless there is one.", Json(json!(from.limits.panics()))),
     ]
 }
 

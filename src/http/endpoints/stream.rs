@@ -19,6 +19,7 @@ use crate::hub::{Feed, FeedEnd, Wait};
 const STATUS: &str = "HTTP/1.0 200 OK\r\n";
 const FIELDS: &str = "Cache-Control: no-store, no-cache, must-revalidate, max-age=0\r\n\
     Pragma: no-cache\r\n\
+    X-Content-Type-Options: nosniff\r\n\
     X-Accel-Buffering: no\r\n\
     Connection: close\r\n";
 /// Where the media type was chosen by these fields of the request. The other one needs no such line: no cache may keep it.

@@ -1,8 +1,8 @@
 //! One client's socket: its options, reading with a deadline, and the loop that writes everything or gives up.
 
 use std::io::{self, ErrorKind, IoSlice, Read};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ const PART_BYTES_PER_SECOND: usize = 4000;
 /// How much is read and discarded, and for how long, so that the last response is not lost in a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
-    Content-Type: text/plain\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
+    Content-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 26\r\n\r\nno room for a client now\r\n";
 const LINGER_TIME: Duration = Duration::from_millis(500);
 
 /// Why nothing more can be sent.
@@ -113,6 +113,12 @@ impl Link {
     pub fn shutdown(&self) {
         // An error means that the client was faster.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Lets the connection's thread read what has arrived, and then the end.
+    pub fn stop_reading(&self) {
+        // As above.
+        let _ = self.socket.shutdown(Shutdown::Read);
     }
 
     /// Sends 503 to a client for which there is no permit, thread or descriptor, without waiting.
@@ -258,14 +264,14 @@ impl Connection {
         }
     }
 
-    /// Whether the client has closed its end or the connection has broken. What it has sent stays unread.
+    /// Whether the client has closed its end or the connection has broken, whatever it sent before.
     pub fn has_left(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        match self.link.socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
-            Ok(0) => true,
-            Ok(_) => false,
-            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
-        }
+        os::peer(self.link.socket.as_fd()) != os::Peer::Here
+    }
+
+    /// Whether the connection has broken. A client that has only closed its end may still read.
+    pub fn is_broken(&self) -> bool {
+        os::peer(self.link.socket.as_fd()) == os::Peer::Closed
     }
 
     /// Ends the connection so that the client receives the last response: closing a socket that has unread bytes resets
@@ -332,8 +338,12 @@ mod tests {
     fn notices_a_client_that_left() {
         let (ours, theirs) = pair();
         assert!(!ours.has_left());
+        theirs.send(b"GET / HT").unwrap();
+        assert!(!ours.has_left(), "it has sent something");
+        theirs.shutdown(Shutdown::Write).unwrap();
+        assert!(ours.has_left() && !ours.is_broken(), "it may still read");
         drop(theirs);
-        assert!(ours.has_left());
+        assert!(ours.has_left() && ours.is_broken());
         assert_eq!(ours.send(b"x"), Err(SendError::Left));
     }
 

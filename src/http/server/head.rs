@@ -59,7 +59,7 @@ impl Head {
     pub fn keeps_alive(&self) -> bool {
         let says = |word: &str| {
             let lines = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case("Connection"));
-            lines.flat_map(|(_, value)| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(word))
+            lines.flat_map(|(_, value)| value.split(',')).any(|token| trim(token).eq_ignore_ascii_case(word))
         };
         if self.version == HTTPVersion(1, 0) { says("keep-alive") && !says("close") } else { !says("close") }
     }
@@ -86,28 +86,36 @@ impl fmt::Display for HeadError {
 /// Reads requests from one connection, and keeps what the client has sent ahead.
 pub struct Requests {
     buffer: Vec<u8>,
+    /// So many bytes of the buffer were searched for a head's end, and so many parsed, without success.
+    searched: usize,
+    parsed: usize,
     is_first: bool,
 }
 
 impl Requests {
     /// A reader that has read nothing yet.
     pub fn new() -> Self {
-        Self { buffer: Vec::new(), is_first: true }
+        Self { buffer: Vec::new(), searched: 0, parsed: 0, is_first: true }
     }
 
     /// Waits for the next head. Its body must be read before the next call.
     pub fn next(&mut self, connection: &Connection) -> Result<Head, HeadError> {
         let mut deadline = Instant::now() + if self.is_first { HEAD_TIME } else { IDLE_TIME };
         let mut has_begun = self.is_first;
+        let mut empty_lines = 0;
         self.is_first = false;
+        (self.searched, self.parsed) = (0, 0);
         loop {
+            empty_lines += self.skip_empty_lines();
+            if empty_lines > HEAD_BYTES {
+                return Err(HeadError::Refused(400, "more than 8 KiB of empty lines in front of a request"));
+            }
             if !self.buffer.is_empty() {
                 if !has_begun {
                     has_begun = true;
                     deadline = Instant::now() + HEAD_TIME;
                 }
-                if let Some((head, length)) = parse(&self.buffer)? {
-                    self.buffer.drain(..length);
+                if let Some(head) = self.parse_if_due()? {
                     return Ok(head);
                 }
             }
@@ -127,12 +135,40 @@ impl Requests {
                         return Err(HeadError::Nothing);
                     }
                     if Instant::now() >= deadline {
+                        // What is wrong with what did arrive says more.
+                        parse(&self.buffer)?;
                         return Err(HeadError::Refused(408, "the request head did not arrive within 5 s"));
                     }
                 }
                 Ok(0) | Err(_) => return Err(HeadError::Nothing),
             }
         }
+    }
+
+    /// Removes the line ends in front of a request, which old clients send behind a body (RFC 9112, section 2.2).
+    /// Returns how many bytes they had.
+    fn skip_empty_lines(&mut self) -> usize {
+        let mut length = 0;
+        while let [b'\r', b'\n', ..] | [b'\n', ..] = self.buffer[length..] {
+            length += if self.buffer[length] == b'\r' { 2 } else { 1 };
+        }
+        self.buffer.drain(..length);
+        length
+    }
+
+    /// Parses the head if its end may be there, or twice as much as when it was last tried, so that invalid beginnings are
+    /// refused early and single bytes cost no more than whole heads.
+    fn parse_if_due(&mut self) -> Result<Option<Head>, HeadError> {
+        let new = &self.buffer[self.searched.saturating_sub(2).min(self.buffer.len())..];
+        let has_end = new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n");
+        self.searched = self.buffer.len();
+        if !has_end && self.buffer.len() < self.parsed * 2 {
+            return Ok(None);
+        }
+        self.parsed = self.buffer.len();
+        let Some((head, length)) = parse(&self.buffer)? else { return Ok(None) };
+        self.buffer.drain(..length);
+        Ok(Some(head))
     }
 
     /// Reads the body of the request whose head was just read.
@@ -146,7 +182,7 @@ impl Requests {
         }
         let deadline = Instant::now() + HEAD_TIME;
         while self.buffer.len() < head.body_bytes {
-            let room = head.body_bytes - self.buffer.len();
+            let room = (head.body_bytes - self.buffer.len()).min(HEAD_BYTES);
             match connection.read(&mut self.buffer, room, deadline) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -158,6 +194,11 @@ impl Requests {
         }
         Ok(self.buffer.drain(..head.body_bytes).collect())
     }
+}
+
+/// Removes the white space of HTTP at both ends: spaces and tabs, and nothing that Unicode has beside them.
+pub fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Parses a head and returns it with its length, or `None` while it is incomplete.
@@ -176,7 +217,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Refused(400, "the request line is incomplete"));
     };
-    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
+    let text = |value: &[u8]| trim(&String::from_utf8_lossy(value)).to_owned();
     let fields = request.headers.iter().map(|field| (field.name.to_owned(), text(field.value))).collect();
     let method = Method::from_str(method).map_err(|()| HeadError::Refused(400, "the method is not a token"))?;
     let mut head = Head { method, target: target.to_owned(), version: HTTPVersion(1, minor), fields, body_bytes: 0 };
@@ -247,6 +288,60 @@ mod tests {
         }
         assert_eq!(status(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(64))), 200);
         assert_eq!(status(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(65))), 431);
+    }
+
+    #[test]
+    fn only_spaces_and_tabs_are_removed_from_values() {
+        for (value, expected) in [
+            ("3", 200),
+            (" \t3\t ", 200),
+            ("3\u{a0}", 400),
+            ("\u{2003}3", 400),
+            ("3\u{3000}", 400),
+            ("\u{feff}3", 400),
+            ("3\u{85}", 400),
+            ("3\u{b}", 400),
+        ] {
+            let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:{value}\r\n\r\n");
+            assert_eq!(status(&request), expected, "{value:?}");
+        }
+        let latin = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\xa0\r\n\r\n";
+        assert!(matches!(parse(latin), Err(HeadError::Refused(400, _))));
+    }
+
+    /// What the reader makes of bytes that come in pieces of this length.
+    fn read(bytes: &[u8], piece: usize) -> (Vec<String>, usize) {
+        let (mut requests, mut targets, mut parsed) = (Requests::new(), Vec::new(), 0);
+        for piece in bytes.chunks(piece) {
+            requests.buffer.extend_from_slice(piece);
+            loop {
+                requests.skip_empty_lines();
+                let before = requests.parsed;
+                let head = requests.parse_if_due().unwrap();
+                parsed += if requests.parsed == before { 0 } else { requests.parsed };
+                let Some(head) = head else { break };
+                targets.push(head.target);
+                (requests.searched, requests.parsed) = (0, 0);
+            }
+        }
+        (targets, parsed)
+    }
+
+    #[test]
+    fn single_bytes_and_empty_lines_change_nothing_and_cost_little() {
+        let fields = (0..60).map(|i| format!("X-{i}: {}\r\n", "y".repeat(100))).collect::<String>();
+        let long = format!("GET /long HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let bytes =
+            format!("\r\n\nGET /a HTTP/1.0\n\n\r\nGET /b HTTP/1.0\r\n\r\n\r\n\r\n{long}\nGET /c HTTP/1.0\n\r\n\r\n");
+        for piece in [1, 2, 3, 7, 100, 100_000] {
+            let (targets, parsed) = read(bytes.as_bytes(), piece);
+            assert_eq!(targets, ["/a", "/b", "/long", "/c"], "{piece} bytes at a time");
+            assert!(
+                parsed < 4 * bytes.len() + 100,
+                "{parsed} bytes were parsed of {} in pieces of {piece}",
+                bytes.len()
+            );
+        }
     }
 
     #[test]

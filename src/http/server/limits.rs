@@ -101,6 +101,7 @@ struct Occupancy {
     viewers_so_far: u64,
     totals: Totals,
     is_closing: bool,
+    panics: u64,
 }
 
 struct Entry {
@@ -108,6 +109,8 @@ struct Entry {
     state: State,
     /// When the state was entered, by [`Occupancy::next`].
     entered: u64,
+    /// Whether it has sent a request.
+    has_asked: bool,
     /// Of a viewer.
     stats: Option<Arc<ClientStats>>,
 }
@@ -128,6 +131,7 @@ impl Occupancy {
             viewers_so_far: 0,
             totals: Totals::default(),
             is_closing: false,
+            panics: 0,
         }
     }
 
@@ -201,7 +205,8 @@ impl Occupancy {
             return None;
         }
         let id = self.ticket();
-        self.entries.insert(id, Entry { link: link.clone(), state: State::Head, entered: id, stats: None });
+        self.entries
+            .insert(id, Entry { link: link.clone(), state: State::Head, entered: id, has_asked: false, stats: None });
         Some(id)
     }
 
@@ -215,6 +220,9 @@ impl Occupancy {
     /// Whether the connection may send a response now.
     fn begin_response(&mut self, id: u64) -> bool {
         let has_room = self.count(State::Short) < self.caps.heads || self.evict_stalled_short().is_some();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.has_asked = true;
+        }
         has_room && self.set(id, State::Short)
     }
 
@@ -310,12 +318,18 @@ impl Limits {
         Viewers { present, left: occupancy.totals.clone() }
     }
 
-    /// Closes the connections that owe a request, now and from now on, and ends the waiting for a turn to wait.
+    /// Connections whose thread has panicked.
+    pub fn panics(&self) -> u64 {
+        self.occupancy.lock().panics
+    }
+
+    /// Closes the connections that owe a request, now and from now on, and ends the waiting for a turn to wait. A request
+    /// that has arrived gets its response, and a connection that has not had one yet may still send it.
     pub fn close_idle(&self) {
         let mut occupancy = self.occupancy.lock();
         occupancy.is_closing = true;
-        let idle = |entry: &&Entry| matches!(entry.state, State::Head | State::Closing);
-        occupancy.entries.values().filter(idle).for_each(|entry| entry.link.shutdown());
+        let is_idle = |entry: &&Entry| matches!(entry.state, State::Head | State::Closing) && entry.has_asked;
+        occupancy.entries.values().filter(is_idle).for_each(|entry| entry.link.stop_reading());
         self.stopped_waiting.notify_all();
     }
 
@@ -420,7 +434,10 @@ impl Permit {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.limits.occupancy.lock().entries.remove(&self.id);
+        let mut occupancy = self.limits.occupancy.lock();
+        occupancy.entries.remove(&self.id);
+        occupancy.panics += u64::from(thread::panicking());
+        drop(occupancy);
         self.limits.ended.notify_all();
     }
 }
@@ -660,6 +677,33 @@ mod tests {
             drop(all.swap_remove(evicted));
             assert!(admitted.join().unwrap());
         });
+    }
+
+    #[test]
+    fn a_stop_lets_those_ask_that_have_not_asked_yet() {
+        let limits = Limits::new(1, None);
+        let ((new, _new_end), (kept, _kept_end)) = (connect(&limits), connect(&limits));
+        assert!(kept.begin_response() && kept.expect_request());
+        limits.close_idle();
+        let is_at_end = |permit: &Permit| {
+            let (mut read, address) = (Vec::new(), socket2::SockAddr::unix("/none").unwrap());
+            let connection = super::super::connection::Connection::new(permit.link.clone(), &address).unwrap();
+            matches!(connection.read(&mut read, 10, Instant::now() + Duration::from_millis(20)), Ok(0))
+        };
+        assert!(!is_at_end(&new) && is_at_end(&kept));
+        assert!(new.begin_response() && !new.expect_request(), "one request, and no other");
+    }
+
+    #[test]
+    fn panics_are_counted() {
+        let limits = Limits::new(1, None);
+        let permit = connect(&limits).0;
+        let thread = thread::spawn(move || {
+            let _permit = permit;
+            panic!("as the test wants");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!((limits.panics(), limits.wait_empty(Instant::now())), (1, true));
     }
 
     #[test]

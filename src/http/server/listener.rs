@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use log::warn;
+use ::log::warn;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::connection::Link;
 use super::limits::{Limits, Permit};
 use super::unix::{self, SocketFile};
+use crate::system::log;
 use crate::system::os::{self, Event};
 
 /// Where to listen when nobody says where.
@@ -230,6 +231,7 @@ impl<S: Serve> Acceptor<'_, S> {
         match listener.accept() {
             Ok((socket, address)) => {
                 self.reserve.is_warned = false;
+                log::note_left_out();
                 self.start_thread(Link::new(socket), address)
             }
             // Another process was faster, it left before it was accepted, or a signal came.
@@ -250,7 +252,7 @@ impl<S: Serve> Acceptor<'_, S> {
         };
         let serve = self.serve.clone();
         let run = move || serve(&address, permit);
-        let made = thread::Builder::new().name("client".into()).stack_size(STACK).spawn(run);
+        let made = thread::Builder::new().name(log::CLIENT.into()).stack_size(STACK).spawn(run);
         self.threads.push(made.inspect_err(|_| link.refuse())?);
         Ok(())
     }
