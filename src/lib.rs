@@ -22,6 +22,8 @@ pub(crate) mod camera;
 pub mod cli;
 pub mod doctor;
 pub(crate) mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod http;
 pub(crate) mod hub;
 pub mod jpeg;

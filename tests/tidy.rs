@@ -35,6 +35,7 @@ const NAMED_FEATURES: usize = 3;
 const ARROWS: &[(&str, &[&str])] = &[
     ("main.rs", &[""]),
     ("lib.rs", &[""]),
+    ("fuzzing.rs", &[""]),
     // Settings have their types beside what they set. A frame size is one of them.
     ("cli/", &["http/", "camera/", "hub/", "frame.rs"]),
     // How pictures are turned is another.
@@ -82,6 +83,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
     (&["http/endpoints/page.rs"], &["page"]),
     (&["cli/compat/"], &["compat", "ustreamer", "mjpgsrv"]),
     (&["doctor.rs"], &["doctor"]),
+    (&["fuzzing.rs"], &["fuzzing"]),
     (&["systemd.rs"], &["systemd"]),
 ];
 

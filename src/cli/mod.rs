@@ -2,7 +2,7 @@
 
 pub mod compat;
 mod errors;
-mod file;
+pub(crate) mod file;
 mod values;
 
 use std::net::SocketAddr;

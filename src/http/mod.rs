@@ -4,11 +4,11 @@
 //! `Server` must not face a network (ARCHITECTURE.md). Only this folder uses it.
 
 pub(crate) mod access;
-mod delivery;
-mod endpoints;
+pub(crate) mod delivery;
+pub(crate) mod endpoints;
 mod exchange;
 mod response;
-mod route;
+pub(crate) mod route;
 pub(crate) mod server;
 
 use std::io;

@@ -346,7 +346,8 @@ impl V4l2Device {
         let Some(stream) = self.stream.as_mut() else {
             return Err(CameraError::new(ErrorKind::Failed, format!("{node} is not streaming")));
         };
-        let (data, meta) = stream.next().map_err(|error| explain("cannot take a picture from", node, &error))?;
+        // It panics at a buffer that there is not.
+        let (data, meta) = guarded("cannot take a picture from", node, || stream.next())?;
         let used = (meta.bytesused as usize).min(data.len());
         let clock = meta.flags & Flags::TIMESTAMP_MASK;
         let exposed_at = Duration::from_secs(meta.timestamp.sec.max(0) as u64)

@@ -1,0 +1,351 @@
+//! What the fuzz targets in `fuzz` call: each input that a stranger, a camera or a command line can send, with what must be
+//! true of it whatever the bytes are. Compiled only with `--cfg fuzzing`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use socket2::SockAddr;
+use tiny_http::Method;
+
+use crate::camera::capture::{Capture, CaptureSettings};
+use crate::camera::control::ControlValue;
+use crate::camera::controls::{Panel, Remembered};
+use crate::camera::intake::{Counters, Intake};
+use crate::camera::session::Session;
+use crate::camera::settle::Known;
+use crate::camera::synthetic::Synthetic;
+use crate::camera::v4l2::{Choice, V4l2Source};
+use crate::camera::{Device, Mode, Source};
+use crate::cli::{Config, Exit, compat};
+use crate::frame::Size;
+use crate::http::access::credentials::Verdict;
+use crate::http::delivery::{Delivery, DeliveryMode};
+use crate::http::endpoints::{controls, octolapse};
+use crate::http::route::{Query, Route};
+use crate::http::server::connection::{Connection, Link};
+use crate::http::server::head::{HeadError, Requests};
+use crate::http::{Credentials, Right, parse_origin};
+use crate::hub::{Hub, Wait};
+use crate::jpeg::{self, Flip, Orientation};
+
+const SECRET: &str = "S3cr3t-that-is-never-printed";
+
+/// A picture that the scanner takes is whole when it has been mended, and stays so with other headers.
+pub fn jpeg(data: &[u8]) {
+    let luma = jpeg::mean_luma(data);
+    assert!(luma.is_none_or(|luma| (0.0..=255.0).contains(&luma)));
+    for (found, may_lack_eoi) in [(jpeg::inspect(data), false), (jpeg::inspect_without_eoi(data), true)] {
+        let Ok(picture) = found else { continue };
+        assert!(!picture.eoi_missing() || may_lack_eoi);
+        let _ = picture.decodes();
+        let turned = Orientation::new(data.first().filter(|byte| **byte & 1 == 1).map(|_| Flip::Horizontal), 90);
+        let (width, height) = (picture.width(), picture.height());
+        assert!(width > 0 && height > 0);
+        let luma = picture.mean_luma();
+        for picture in [picture.clone(), picture.turned(turned)] {
+            let mut mended = Vec::new();
+            picture.append_to(&mut mended);
+            assert_eq!(mended.len(), picture.len());
+            let again = jpeg::inspect(&mended).expect("a mended picture is whole");
+            assert_eq!((again.width(), again.height()), (width, height));
+            assert_eq!((again.len(), again.padding(), again.dht_missing()), (mended.len(), 0, false));
+            assert_eq!(jpeg::mean_luma(&mended), luma);
+        }
+    }
+}
+
+/// A header with the time and the camera's name leaves a whole picture of the same size, whatever Exif stood there.
+pub fn header(data: &[u8]) {
+    let Ok(picture) = jpeg::inspect(data) else { return };
+    let mut mended = Vec::new();
+    picture.append_to(&mut mended);
+    let name: String = String::from_utf8_lossy(data).chars().rev().take(24).collect();
+    let offset = i32::from(data[0]) * 6 - 720;
+    let capture = jpeg::Capture { camera: &name, time: "2026:11:25 14:03:10".into(), micros: 999_999, offset };
+    let Some((header, rest)) = jpeg::with_capture(&mended, &capture) else { return };
+    let whole = [&header, &mended[rest..]].concat();
+    let again = jpeg::inspect(&whole).expect("a picture with another header is whole");
+    assert_eq!((again.width(), again.height(), again.padding()), (picture.width(), picture.height(), 0));
+    let (twice, rest) = jpeg::with_capture(&whole, &capture).expect("what was written can be read again");
+    assert!(jpeg::inspect(&[&twice, &whole[rest..]].concat()).is_ok());
+}
+
+/// The requests of a connection are the same in whatever pieces they arrive.
+pub fn requests(data: &[u8]) {
+    let [piece, data @ ..] = data else { return };
+    let whole = read_requests(|mut socket| drop(socket.write_all(data)), data.len());
+    if piece % 4 == 0 {
+        let send = |mut socket: UnixStream| {
+            for piece in data.chunks(usize::from(*piece) + 1) {
+                let _ = socket.write_all(piece);
+                std::thread::yield_now();
+            }
+        };
+        assert_eq!(whole, read_requests(send, usize::MAX), "in pieces of {} bytes", piece + 1);
+    }
+}
+
+/// What is read from a connection, in words. What has this length fits into the socket's buffer.
+fn read_requests(send: impl FnOnce(UnixStream) + Send, length: usize) -> Vec<String> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    // Keeps the connection open for responses to Expect, while the sender's end of it is closed.
+    let kept = ours.try_clone().expect("a second handle");
+    let send = move || {
+        let end = ours.try_clone().expect("a third handle");
+        send(ours);
+        let _ = end.shutdown(std::net::Shutdown::Write);
+    };
+    let connection = Connection::new(Link::new(OwnedFd::from(theirs).into()), &SockAddr::unix("peer").expect("a path"));
+    let connection = connection.expect("options of a Unix socket");
+    std::thread::scope(|scope| {
+        if length <= 64 * 1024 {
+            send();
+        } else {
+            scope.spawn(send);
+        }
+        let mut requests = Requests::new();
+        let mut seen = Vec::new();
+        loop {
+            let request = requests.next(&connection).and_then(|head| Ok((requests.body(&head, &connection)?, head)));
+            match request {
+                Ok((body, head)) => {
+                    assert!(head.target.len() <= 8192 && body.len() <= 65_536);
+                    assert!(head.target.bytes().all(|byte| byte > b' ' && byte != 0x7F), "{:?}", head.target);
+                    for name in ["Host", "Authorization", "Origin"] {
+                        assert!(head.all(name).iter().all(|value| !value.contains(['\r', '\n', '\0'])));
+                    }
+                    seen.push(format!("{} {} {} {body:?}", head.method, head.target, head.keeps_alive()));
+                }
+                Err(HeadError::Nothing) => break,
+                Err(HeadError::Refused(status, why)) => {
+                    assert!((400..=505).contains(&status));
+                    seen.push(format!("{status} {why}"));
+                    break;
+                }
+            }
+        }
+        // Ends the sender, if it is still there.
+        let _ = kept.shutdown(std::net::Shutdown::Both);
+        seen
+    })
+}
+
+/// A URL means what a slow and simple reader says that it means, and its parameters are taken or refused in words.
+pub fn query(data: &[u8]) {
+    let Ok(target) = std::str::from_utf8(data) else { return };
+    let _ = parse_origin(target);
+    let text = target.split_once('?').map_or(target, |(_, query)| query);
+    let query = Query::new(text);
+    let slow: Vec<_> = text.split('&').filter(|pair| !pair.is_empty()).map(slowly_decoded).collect();
+    assert_eq!(query.pairs().collect::<Vec<_>>(), slow);
+    for (name, _) in &slow {
+        assert_eq!(query.get(name).as_ref(), slow.iter().find(|(other, _)| other == name).map(|(_, value)| value));
+    }
+    for mode in [DeliveryMode::Newest, DeliveryMode::All, DeliveryMode::Lockstep] {
+        assert!(Delivery::from_query(&query, mode).err().is_none_or(|why| !why.is_empty()));
+    }
+    if let Some((route, _)) = Route::decode(target) {
+        assert!(!route.methods().is_empty());
+        for method in [Method::Get, Method::Head, Method::Post] {
+            let _ = route.effect(&method);
+        }
+    }
+}
+
+fn slowly_decoded(pair: &str) -> (String, String) {
+    let text = |part: &[u8]| {
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < part.len() {
+            let hex = part.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+            let hex = hex.filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            match (part[at], hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+                (b'%', Some(byte)) => {
+                    out.push(byte);
+                    at += 2;
+                }
+                (b'+', _) => out.push(b' '),
+                (byte, _) => out.push(byte),
+            }
+            at += 1;
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let bytes = pair.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=');
+    (text(&bytes[..equals.unwrap_or(bytes.len())]), text(equals.map_or(&[], |at| &bytes[at + 1..])))
+}
+
+/// Whoever is in the file gets in, nobody else does, and no error repeats the file.
+pub fn credentials(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut known = Credentials::default();
+    let read = known.add_file(text);
+    match &read {
+        Err(why) => {
+            assert!(!why.contains(SECRET));
+            return;
+        }
+        Ok(()) => assert!(!known.is_empty()),
+    }
+    let none = known.check(&[], &[], Right::Read);
+    assert_eq!(none, Verdict::Missing);
+    let basic = |user: &str, password: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
+    let entries = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut rights: BTreeMap<String, bool> = BTreeMap::new();
+    for line in entries {
+        let (right, rest) = line.split_once([' ', '\t']).unwrap_or(("", line));
+        let (control, rest) = match right {
+            "read" => (false, rest.trim_start()),
+            "control" => (true, rest.trim_start()),
+            _ => (true, line),
+        };
+        let (user, password) = rest.split_once(':').expect("the file was taken");
+        if user != "token" {
+            *rights.entry(basic(user, password)).or_default() |= control;
+        }
+    }
+    for (field, control) in &rights {
+        assert_eq!(known.check(&[field], &[], Right::Read), Verdict::Allowed, "{field}");
+        let write = known.check(&[field], &[], Right::Control);
+        assert_eq!(write, if *control { Verdict::Allowed } else { Verdict::ReadOnly }, "{field}");
+    }
+    let stranger = basic("nobody-of-the-file", SECRET);
+    if !rights.contains_key(&stranger) {
+        assert_eq!(known.check(&[&stranger], &[], Right::Read), Verdict::Wrong);
+    }
+    let _ = known.check(&[text], &[text.to_owned()], Right::Control);
+}
+
+/// A command line is taken or refused in words, and no word of either is a secret. Arguments are separated by line ends.
+pub fn command_line(data: &[u8]) {
+    let [program, data @ ..] = data else { return };
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // Nothing is read from outside the working directory.
+    if text.contains('/') || text.contains(SECRET) {
+        return;
+    }
+    let (program, secret): (_, &[&str]) = match program % 8 {
+        0 => ("framehub", &[]),
+        1 => ("ustreamer", &[]),
+        2 => ("mjpgsrv", &[]),
+        3 => ("mjpg_streamer", &[]),
+        4 => ("ustreamer", &["--user", "me", "--passwd", SECRET]),
+        5 => ("mjpg_streamer", &["-o", "output_http.so -p 8080 -c me:S3cr3t-that-is-never-printed"]),
+        6 => ("framehub", &["--password=S3cr3t-that-is-never-printed"]),
+        _ => ("mjpg_streamer", &["-o", "output_http.so -c S3cr3t-that-is-never-printed"]),
+    };
+    let args = secret.iter().map(|arg| (*arg).to_owned()).chain(text.split('\n').map(str::to_owned));
+    let args: Vec<String> = args.collect();
+    let read = match compat::translate(program, &args) {
+        Ok(None) => Config::from_args(&args),
+        Ok(Some(config)) => Ok(config),
+        Err(exit) => Err(exit),
+    };
+    let printed = match read {
+        Ok(config) => format!("{:?}", config.notes),
+        Err(Exit::Asked(text) | Exit::Wrong(text)) => text,
+    };
+    assert!(!printed.contains(SECRET), "{program} {args:?} prints {printed:?}");
+}
+
+/// A JSON configuration file is taken or refused in words.
+pub fn config_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let usage = "Usage: framehub [--config <path>] [--size <wxh>] [--fps <n>] [--listen <addr:port...>] \
+        [--control <name=value...>] [--list] [-V]\n";
+    if let Ok(options) = crate::cli::file::options(text, &[], usage) {
+        assert!(options.len().is_multiple_of(2));
+        assert!(options.iter().step_by(2).all(|option| option.starts_with("--")));
+    }
+}
+
+/// The controls of a synthetic camera.
+pub struct Controls(Arc<Panel>);
+
+impl Default for Controls {
+    fn default() -> Self {
+        let mode = Mode { size: Size::new(64, 48), fps: None };
+        let remembered = Remembered::new(vec![ControlValue::new("brightness", "10")]);
+        let hub = Hub::new(Vec::new());
+        let session = Session::new(Box::new(Synthetic::default()), mode, hub.clone(), Some(remembered.hook()));
+        let settings = CaptureSettings { max_fps: None, idle: None, stall_timeout: Duration::from_secs(2) };
+        let capture = Capture::new(session.clone(), settings);
+        std::thread::spawn(move || capture.run());
+        // A picture comes, so that the camera is live from here on.
+        assert!(matches!(hub.newer_than(0, Instant::now() + Duration::from_secs(5)), Wait::Frame(_)));
+        Self(Panel::new(session, remembered))
+    }
+}
+
+impl Controls {
+    /// Sets them by JSON, a form or a query, and by mjpg-streamer's command. The query is the first line.
+    pub fn update(&self, data: &[u8]) {
+        let split = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+        let (query, body) = (&data[..split], data.get(split + 1..).unwrap_or_default());
+        let query = String::from_utf8_lossy(query);
+        let query = Query::new(&query);
+        drop(controls::respond(&self.0, &Method::Post, &query, body));
+        drop(octolapse::command(&self.0, &query));
+    }
+}
+
+/// A camera behind this node is listed, set and read to its end, whatever its driver writes into the structs.
+pub fn device(node: &Path, buffers: u32) {
+    let source = V4l2Source::new(Choice::Path(node.to_owned()));
+    let Ok(mut device) = source.open() else { return };
+    let offers = device.offers();
+    assert!(offers.len() <= 256 && offers.iter().all(|offer| offer.size.area() > 0));
+    assert!(offers.iter().flat_map(|offer| &offer.fps).all(|fps| fps.is_finite() && *fps > 0.0));
+    list_controls(device.as_mut());
+    let fps = Some(30.0).filter(|_| buffers.is_multiple_of(2));
+    for size in [Size::new(64, 48), Size::new(640, 480)] {
+        let Ok(mode) = device.start(Mode { size, fps }, buffers) else { continue };
+        let readiness = device.readiness();
+        let mut intake = Intake::live(mode.size, None, Known::default(), Arc::default());
+        let counters = Counters::default();
+        for _ in 0..24 {
+            if !readiness.wait(Duration::ZERO).is_ok_and(|is_ready| is_ready) {
+                break;
+            }
+            let taken = device.take(&mut |raw| {
+                let mut out = Vec::new();
+                if let Ok(accepted) = intake.accept(&raw, &counters) {
+                    accepted.picture.append_to(&mut out);
+                    assert_eq!(out.len(), accepted.picture.len());
+                }
+            });
+            if taken.is_err() {
+                break;
+            }
+        }
+        let _ = device.stop();
+    }
+}
+
+fn list_controls(device: &mut dyn Device) {
+    let Some(controls) = device.controls() else { return };
+    let mut after = 0;
+    for _ in 0..64 {
+        let Ok(Some(control)) = controls.next(after) else { break };
+        assert!(control.id > after, "the list goes on");
+        after = control.id;
+        let _ = (control.name(), control.range(), control.flag_names());
+        for text in ["0", "-1", "1", "on", "9223372036854775807"] {
+            if let Ok(value) = control.parse(text) {
+                let _ = controls.set(&control, value);
+            }
+        }
+    }
+}
