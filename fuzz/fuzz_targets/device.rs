@@ -5,7 +5,7 @@
 #![no_main]
 
 use std::arch::asm;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -18,9 +18,12 @@ const FILE: usize = 64 * 1024;
 const REQBUFS: u64 = 8;
 const QUERYBUF: u64 = 9;
 const DQBUF: u64 = 17;
+const STREAMON: u64 = 18;
+const STREAMOFF: u64 = 19;
 
 thread_local! {
     static SCRIPT: RefCell<(Vec<u8>, usize, u32)> = const { RefCell::new((Vec::new(), 0, 0)) };
+    static IS_STOPPED: Cell<bool> = const { Cell::new(false) };
 }
 
 fn next(count: usize) -> Vec<u8> {
@@ -75,11 +78,16 @@ unsafe fn play(request: u64, argument: *mut u8) -> i64 {
         Some(fate) => *fate,
     };
     match fate {
+        // A stream that was stopped can be stopped again: videobuf2 sees to that.
+        _ if number == STREAMOFF && IS_STOPPED.get() => return 0,
         0xF8..=0xFF => {
             let errors = [libc::EINVAL, libc::EIO, libc::EBUSY, libc::ENOTTY, libc::ENODEV, libc::EAGAIN, libc::ENOSPC];
             return fail(errors.get(usize::from(fate - 0xF8)).copied().unwrap_or(libc::EPIPE));
         }
-        _ if !is_read || argument.is_null() => return 0,
+        _ if !is_read || argument.is_null() => {
+            IS_STOPPED.set(number == STREAMOFF || IS_STOPPED.get() && number != STREAMON);
+            return 0;
+        }
         _ => {}
     }
     // SAFETY: as the caller promises.
@@ -141,7 +149,14 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     static QUIET: Once = Once::new();
     // The fuzzer's hook ends the process at any panic; but framehub catches those that `v4l` is known for. One that is not
     // caught still is a find.
-    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| ())));
+    QUIET.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            if std::env::var_os("FUZZ_PANICS").is_some() {
+                eprintln!("{panic}");
+            }
+        }))
+    });
     SCRIPT.set((script.to_vec(), 0, 0));
+    IS_STOPPED.set(false);
     framehub::fuzzing::device(&NODE.1, u32::from(buffers % 8));
 });

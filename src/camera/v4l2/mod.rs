@@ -311,7 +311,10 @@ impl Device for V4l2Device {
             std::mem::forget(stream);
             self.is_stuck = true;
         } else {
-            discard(stream);
+            // This panics where REQBUFS(0) fails.
+            if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
+                warn!("the driver refused to take its buffers back");
+            }
         }
         stopped.map_err(|error| explain("cannot stop streaming from", &self.identity.node, &error))
     }
@@ -337,7 +340,7 @@ impl V4l2Device {
         let fps = self.set_rate(want.fps);
         let mode = Mode { size, fps };
         self.has_streamed = true;
-        self.stream_on(buffers).inspect_err(|_| self.stream = self.stream.take().and_then(discard))?;
+        self.stream_on(buffers).inspect_err(|_| drop(self.stop()))?;
         Ok(mode)
     }
 
@@ -406,14 +409,6 @@ impl Readiness for Poll {
             Err(error) => Err(explain("cannot wait for", "the camera", &error)),
         }
     }
-}
-
-/// Drops a stream, which panics where STREAMOFF or REQBUFS(0) fail. Always `None`.
-fn discard(stream: Stream<'static>) -> Option<Stream<'static>> {
-    if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
-        warn!("the driver refused to take its buffers back");
-    }
-    None
 }
 
 /// Calls `v4l` where it may panic instead of answering: a card name cut inside a character, a field order or a
