@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use socket2::SockAddr;
-use tiny_http::Method;
 
 use crate::camera::capture::{Capture, CaptureSettings};
 use crate::camera::control::ControlValue;
@@ -153,8 +152,8 @@ pub fn query(data: &[u8]) {
     }
     if let Some((route, _)) = Route::decode(target) {
         assert!(!route.methods().is_empty());
-        for method in [Method::Get, Method::Head, Method::Post] {
-            let _ = route.effect(&method);
+        for method in ["GET", "HEAD", "POST"] {
+            let _ = route.effect(&method.parse().expect("a method"));
         }
     }
 }
@@ -296,7 +295,7 @@ impl Controls {
         let (query, body) = (&data[..split], data.get(split + 1..).unwrap_or_default());
         let query = String::from_utf8_lossy(query);
         let query = Query::new(&query);
-        drop(controls::respond(&self.0, &Method::Post, &query, body));
+        drop(controls::respond(&self.0, &"POST".parse().expect("a method"), &query, body));
         drop(octolapse::command(&self.0, &query));
     }
 }
