@@ -120,7 +120,7 @@ impl Frame {
     }
 
     /// Number of this frame among all frames for viewers: consecutive, starting at 1. A frame that was captured between
-    /// two of them (see [`Publisher`](crate::hub::Publisher)) has the number of the one before it.
+    /// two of them (see [`Publisher`](crate::hub::Publisher)) has the number of the one before it. 0 is no camera's frame.
     pub fn sequence(&self) -> u64 {
         self.info.sequence
     }
@@ -201,17 +201,30 @@ impl Pool {
 
     /// Makes a frame whose JPEG, `length` bytes, is written by `fill`: the one copy that a picture sees.
     pub fn frame(self: &Arc<Self>, info: FrameInfo, length: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Arc<Frame> {
-        let mut buffer = self.take(length + Self::MARGIN);
         let real = info.captured_at.real;
+        let time = format_args!("X-Timestamp: {}.{:06}", real.as_secs(), real.subsec_micros());
+        self.make(info, length, fill, time)
+    }
+
+    /// Makes a frame that is no camera's: its part says so, and has neither time nor number.
+    pub fn placeholder(self: &Arc<Self>, size: Size, jpeg: &[u8]) -> Arc<Frame> {
+        let captured_at = Stamp { mono: Duration::ZERO, real: Duration::ZERO };
+        let info = FrameInfo { sequence: 0, captured_at, size, position: 0, is_settled: true };
+        self.make(info, jpeg.len(), |out| out.extend_from_slice(jpeg), format_args!("X-Framehub-No-Signal: 1"))
+    }
+
+    fn make(
+        self: &Arc<Self>,
+        info: FrameInfo,
+        length: usize,
+        fill: impl FnOnce(&mut Vec<u8>),
+        field: fmt::Arguments<'_>,
+    ) -> Arc<Frame> {
+        let mut buffer = self.take(length + Self::MARGIN);
         // Writing to a Vec cannot fail.
         let _ = write!(buffer, "X-Frame-Seq: {}\r\n", info.sequence);
         let plain_part = buffer.len();
-        let _ = write!(
-            buffer,
-            "Content-Type: image/jpeg\r\nContent-Length: {length}\r\nX-Timestamp: {}.{:06}\r\n\r\n",
-            real.as_secs(),
-            real.subsec_micros()
-        );
+        let _ = write!(buffer, "Content-Type: image/jpeg\r\nContent-Length: {length}\r\n{field}\r\n\r\n");
         let start = buffer.len();
         fill(&mut buffer);
         let jpeg = start..buffer.len();
@@ -273,6 +286,9 @@ mod tests {
         assert_eq!(std::str::from_utf8(frame.part()), Ok(golden));
         assert_eq!(frame.numbered_part(), format!("X-Frame-Seq: 7\r\n{golden}").as_bytes());
         assert_eq!(frame.jpeg(), b"JPEG");
+        let placeholder = Arc::<Pool>::default().placeholder(Size::new(640, 480), b"JPEG");
+        let golden = golden.replace("X-Timestamp: 1700000000.000042", "X-Framehub-No-Signal: 1");
+        assert_eq!(placeholder.part(), golden.as_bytes());
     }
 
     #[test]

@@ -39,6 +39,7 @@ use ::log::{info, warn};
 
 use self::camera::capture::Capture;
 use self::camera::controls::{Panel, Remembered};
+use self::camera::no_signal::NoSignal;
 use self::camera::session::Session;
 use self::camera::still::Stills;
 use self::camera::v4l2::V4l2Source;
@@ -75,7 +76,8 @@ pub fn run(
     let still_deadline = config.still.deadline;
     let stills = Stills::new(session.clone(), config.still);
     let panel = Panel::new(session.clone(), remembered);
-    let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep }, config.http);
+    let no_signal = NoSignal::new(session.clone());
+    let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep, no_signal }, config.http);
     system::resources::raise_limits(app.most_connections());
     log_replay(&config.ring, &config.live);
 

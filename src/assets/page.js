@@ -70,7 +70,8 @@ let retry = 0;
 function connect() {
   clearTimeout(retry);
   seenAt = Date.now();
-  view.src = at(`stream?${seenAt}`);
+  // The page says itself what is wrong.
+  view.src = at(`stream?no_signal=0&${seenAt}`);
 }
 
 // Shows the newest picture in place of the stream, which ends.

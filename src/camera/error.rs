@@ -1,6 +1,8 @@
-//! Why a camera could not do what was asked.
+//! Why a camera could not do what was asked, and since when it has sent no pictures.
 
 use std::fmt;
+
+use crate::frame::Stamp;
 
 /// Why the camera could not do what was asked. The text says what was tried, on what, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,15 @@ pub enum ErrorKind {
     Bandwidth,
     /// It was being used and failed.
     Failed,
+}
+
+/// A time in which pictures are wanted and none come.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    /// The last picture before it, or the moment when pictures were wanted.
+    pub since: Stamp,
+    /// Why the latest attempt to get pictures failed; `None` before it has.
+    pub cause: Option<ErrorKind>,
 }
 
 impl CameraError {

@@ -10,6 +10,7 @@ pub mod controls;
 pub mod error;
 pub mod intake;
 mod lettering;
+pub mod no_signal;
 pub mod patience;
 pub mod rhythm;
 #[cfg(test)]

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::error::Silence;
 use super::intake::{Counters, Intake, Traits, count};
 use super::rhythm::Rhythm;
 use super::settle::Known;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
-use crate::frame::{Pool, Size};
+use crate::frame::{Pool, Size, Stamp};
 use crate::hub::Hub;
 use crate::system::os;
 
@@ -115,6 +116,8 @@ pub struct Status {
     pub learned: Learned,
     /// What its pictures have taught about their form.
     pub traits: Arc<Mutex<Traits>>,
+    /// `None` while pictures come or nobody wants any.
+    pub silence: Option<Silence>,
     /// "camera opened" was logged, and no picture has come since.
     is_opening_logged: bool,
     /// When the live stream started; `None` while there is none.
@@ -310,14 +313,16 @@ impl Session {
         info!("camera found device={} card=\"{}\"; asleep until somebody looks", identity.node, identity.card);
         let mut status = self.status.lock();
         status.set_identity(identity);
-        status.phase = Phase::Asleep;
+        status.fall_asleep();
         Ok(())
     }
 
     /// Notes why the camera, which is closed, cannot be had, logging it only when that is news.
     pub fn mark_lost(&self, error: &CameraError, retry: Duration) {
         let phase = Phase::Lost(error.message.clone());
+        let since = self.silent_since();
         let mut status = self.status.lock();
+        status.note_silence(since, Some(error.kind));
         if status.phase != phase {
             warn!("camera lost reason=\"{error}\" retry={}s", retry.as_secs());
             status.phase = phase;
@@ -327,12 +332,19 @@ impl Session {
         count(&self.counters.failures);
     }
 
+    /// When the newest live picture was exposed, or now where the camera is not live.
+    fn silent_since(&self) -> Stamp {
+        let is_live = self.status.lock().phase == Phase::Live;
+        let newest = self.hub.newest_captured().filter(|_| is_live).map(|frame| frame.captured_at());
+        newest.unwrap_or_else(|| Stamp { mono: os::monotonic(), real: os::realtime() })
+    }
+
     /// Closes the camera on purpose, since nobody wants pictures.
     pub fn sleep(&self) {
         if self.lock().close() {
             info!("camera closed, nobody is looking; so far {}", self.counters);
         }
-        self.status.lock().phase = Phase::Asleep;
+        self.status.lock().fall_asleep();
     }
 }
 
@@ -345,6 +357,15 @@ impl Status {
             self.traits.lock().forget();
         }
         self.identity = Some(identity);
+    }
+
+    fn note_silence(&mut self, since: Stamp, cause: Option<ErrorKind>) {
+        let silence = self.silence.get_or_insert(Silence { since, cause });
+        silence.cause = cause.or(silence.cause);
+    }
+
+    fn fall_asleep(&mut self) {
+        (self.phase, self.silence) = (Phase::Asleep, None);
     }
 }
 
@@ -377,6 +398,7 @@ impl<'a> Locked<'a> {
             state.generation += 1;
             count(&session.counters.opens);
             let identity = device.identity().clone();
+            let since = session.silent_since();
             let mut status = session.status.lock();
             // Once, not at each attempt to start a camera that another program uses.
             if !std::mem::replace(&mut status.is_opening_logged, true) || status.identity.as_ref() != Some(&identity) {
@@ -385,6 +407,7 @@ impl<'a> Locked<'a> {
             if status.phase == Phase::Asleep {
                 status.phase = Phase::Starting;
             }
+            status.note_silence(since, None);
             status.set_identity(identity);
             status.opened_at = Some(Instant::now());
             drop(status);
@@ -493,6 +516,7 @@ impl<'a> Locked<'a> {
             status.learned.pause = Some(since.elapsed());
         }
         status.is_opening_logged = false;
+        status.silence = None;
         status.mode = Some(mode);
         if status.phase != Phase::Live {
             status.phase = Phase::Live;
@@ -502,7 +526,10 @@ impl<'a> Locked<'a> {
 
     /// Notes why there are no live pictures although the camera is open.
     pub fn note_problem(&mut self, reason: String) {
-        self.session.status.lock().phase = Phase::Lost(reason);
+        let since = self.session.silent_since();
+        let mut status = self.session.status.lock();
+        status.note_silence(since, Some(ErrorKind::Failed));
+        status.phase = Phase::Lost(reason);
     }
 
     /// Ends a still that failed, so that the capture thread finds no stream. A camera that is gone, or that cannot even be

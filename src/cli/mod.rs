@@ -101,6 +101,10 @@ struct Args {
     /// frames in lockstep (default newest)
     #[argh(option, default = "http::DeliveryMode::Newest", arg_name = "newest|all|lockstep")]
     mode: http::DeliveryMode,
+    /// what viewers of the newest frame get every 5 s while the camera sends no pictures: picture (it says what is wrong)
+    /// or none (default picture)
+    #[argh(option, default = "true", from_str_fn(values::picture_or_none), arg_name = "picture|none")]
+    no_signal: bool,
     /// memory for frames kept for ?mode=all and --replay at most (default 64MiB)
     #[argh(option, default = "64 << 20", from_str_fn(values::memory), arg_name = "size")]
     all_frames_memory: usize,
@@ -304,6 +308,7 @@ impl Args {
                     max_clients: self.max_clients,
                     max_per_address: self.max_clients_per_address,
                     mode: self.mode,
+                    has_no_signal: self.no_signal,
                 },
                 controls: self.controls,
                 server_header: self.server_header,
@@ -375,8 +380,9 @@ mod tests {
         assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.capture.idle, config.capture.max_fps), (Some(Duration::from_secs(5)), None));
-        let Admission { max_clients, max_per_address, mode } = config.http.admission;
+        let Admission { max_clients, max_per_address, mode, has_no_signal } = config.http.admission;
         assert_eq!((max_clients, max_per_address, mode), (64, None, http::DeliveryMode::Newest));
+        assert!(has_no_signal);
         let RingSettings { memory, replay } = config.ring;
         let patience = config.lockstep_timeout;
         assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
@@ -460,6 +466,7 @@ mod tests {
             ("server-header", "a\u{1}b", "plain ASCII text, such as MJPG-Streamer/0.2"),
             ("max-fps", "1e9", "a number from 0.1 to 1000"),
             ("mode", "latest", "newest, all or lockstep"),
+            ("no-signal", "black", "picture or none"),
             ("all-frames-memory", "64", "1MiB or more, such as 64MiB or 1GiB"),
             ("all-frames-memory", "0G", "1MiB or more, such as 64MiB or 1GiB"),
             ("all-frames-memory", "1KiB", "1MiB or more, such as 64MiB or 1GiB"),

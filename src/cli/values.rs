@@ -14,6 +14,15 @@ pub fn rotation(text: &str) -> Result<u16, String> {
     degrees.ok_or_else(|| "expected 90, 180 or 270".into())
 }
 
+/// Whether viewers get a picture that says why there is none.
+pub fn picture_or_none(text: &str) -> Result<bool, String> {
+    match text {
+        "picture" => Ok(true),
+        "none" => Ok(false),
+        _ => Err("expected picture or none".into()),
+    }
+}
+
 /// Octal permissions of a file.
 pub fn permissions(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);

@@ -1,9 +1,10 @@
-//! Which feed a viewer gets: the parameters `mode`, `fps`, `from` and `last` of `/stream`. This is wiring: it names the
-//! features that feed viewers.
+//! Which feed a viewer gets: the parameters `mode`, `fps`, `from`, `last` and `no_signal` of `/stream`. This is wiring: it
+//! names the features that feed viewers.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::camera::no_signal::{NoSignal, NoSignalFeed};
 use crate::http::route::Query;
 use crate::hub::lockstep::LockstepGroup;
 use crate::hub::pace::{Pace, parse_rate, parse_time};
@@ -51,6 +52,8 @@ pub struct Sources<'a> {
     pub ring: &'a Arc<SharedRing>,
     /// The viewers in lock-step.
     pub lockstep: &'a Arc<LockstepGroup>,
+    /// The picture that says why there is none.
+    pub no_signal: &'a Arc<NoSignal>,
 }
 
 /// What a viewer asks for.
@@ -59,15 +62,22 @@ pub struct Delivery {
     mode: DeliveryMode,
     pace: Option<Pace>,
     start: Start,
+    has_no_signal: bool,
 }
 
 impl Delivery {
-    /// Reads the parameters of a request. `default` is the mode of viewers that name none.
+    /// Reads the parameters of a request. `mode` and `has_no_signal` are for viewers that do not say.
     ///
     /// # Errors
     /// In words, when they are invalid or contradict each other.
-    pub fn from_query(query: &Query<'_>, default: DeliveryMode) -> Result<Self, String> {
-        let mode = query.get("mode").map_or(Ok(default), |text| text.parse())?;
+    pub fn from_query(query: &Query<'_>, mode: DeliveryMode, has_no_signal: bool) -> Result<Self, String> {
+        let mode = query.get("mode").map_or(Ok(mode), |text| text.parse())?;
+        let has_no_signal = match query.get("no_signal").as_deref() {
+            None => has_no_signal,
+            Some("0") => false,
+            Some("1") => true,
+            Some(text) => return Err(format!("invalid no_signal \"{text}\": expected 0 or 1")),
+        };
         let pace = query.get("fps").map(|text| parse_rate(&text).map(Pace::new)).transpose()?;
         let start = match (query.get("from"), query.get("last")) {
             (None, None) => None,
@@ -84,7 +94,7 @@ impl Delivery {
         if start.is_some() && mode != DeliveryMode::All {
             return Err("from and last begin in the past, so they go with mode=all only".into());
         }
-        Ok(Self { mode, pace, start: start.unwrap_or(Start::Next) })
+        Ok(Self { mode, pace, start: start.unwrap_or(Start::Next), has_no_signal })
     }
 
     /// The name of the mode.
@@ -97,8 +107,12 @@ impl Delivery {
     /// # Errors
     /// In words, when it is to begin in the future.
     pub fn feed(self, sources: &Sources<'_>) -> Result<Box<dyn Feed>, String> {
+        let newest = |pace| NewestFeed::new(sources.hub.clone(), pace);
         Ok(match self.mode {
-            DeliveryMode::Newest => Box::new(NewestFeed::new(sources.hub.clone(), self.pace)),
+            DeliveryMode::Newest if self.has_no_signal => {
+                Box::new(NoSignalFeed::new(newest(self.pace), sources.no_signal.clone()))
+            }
+            DeliveryMode::Newest => Box::new(newest(self.pace)),
             DeliveryMode::All => Box::new(sources.ring.read_all(sources.hub, self.start).map_err(|newest| {
                 format!("from lies ahead of the newest frame, {newest}; the server counts from 1 after a restart")
             })?),
@@ -123,7 +137,7 @@ mod tests {
     fn delivery(query: &str, default: DeliveryMode) -> Result<Delivery, String> {
         let target = format!("/stream?{query}");
         let (_, query) = Route::decode(&target).unwrap();
-        Delivery::from_query(&query, default)
+        Delivery::from_query(&query, default, true)
     }
 
     #[test]
@@ -157,6 +171,7 @@ mod tests {
             ("mode=all&from=-3", "X-Frame-Seq"),
             ("mode=all&last=soon", "seconds"),
             ("mode=all&from=3&last=3s", "not both"),
+            ("no_signal=none", "0 or 1"),
         ] {
             let why = delivery(query, DeliveryMode::Newest).unwrap_err();
             assert!(why.contains(words), "{query}: {why}");

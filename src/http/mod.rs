@@ -38,6 +38,7 @@ use self::server::head::{Head, HeadError, Requests};
 use self::server::limits::{Limits, Permit};
 pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, lan_addresses};
 use crate::camera::controls::Panel;
+use crate::camera::no_signal::NoSignal;
 use crate::camera::session::{Phase, Session};
 use crate::camera::still::Stills;
 use crate::hub::lockstep::LockstepGroup;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub ring: Arc<SharedRing>,
     /// The viewers in lock-step.
     pub lockstep: Arc<LockstepGroup>,
+    /// The picture that says why there is none.
+    pub no_signal: Arc<NoSignal>,
 }
 
 /// Settings of the HTTP side.
@@ -93,6 +96,8 @@ pub struct Admission {
     pub max_per_address: Option<usize>,
     /// The mode of viewers that name none.
     pub mode: DeliveryMode,
+    /// Whether viewers that do not say get a picture that says why there is none.
+    pub has_no_signal: bool,
 }
 
 impl App {
@@ -244,10 +249,11 @@ impl App {
     }
 
     fn stream(&self, exchange: &Exchange<'_>) -> Result<(), Response> {
-        let Parts { session, ring, lockstep, .. } = &self.parts;
-        let delivery = Delivery::from_query(&exchange.query, self.settings.admission.mode);
+        let Parts { session, ring, lockstep, no_signal, .. } = &self.parts;
+        let Admission { mode, has_no_signal, .. } = self.settings.admission;
+        let delivery = Delivery::from_query(&exchange.query, mode, has_no_signal);
         let delivery = delivery.map_err(|why| Response::text(400, why))?;
-        let sources = delivery::Sources { hub: &session.hub, ring, lockstep };
+        let sources = delivery::Sources { hub: &session.hub, ring, lockstep, no_signal };
         stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
     }
 

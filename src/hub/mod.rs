@@ -179,7 +179,7 @@ impl Hub {
         }
     }
 
-    fn wait(&self, signal: &Condvar, deadline: Instant, is_over: impl Fn(&Progress) -> bool) -> Result<(), Wait> {
+    fn wait(&self, condvar: &Condvar, deadline: Instant, is_over: impl Fn(&Progress) -> bool) -> Result<(), Wait> {
         let mut progress = self.progress.lock();
         loop {
             if self.is_closed() {
@@ -188,7 +188,7 @@ impl Hub {
             if is_over(&progress) {
                 return Ok(());
             }
-            if signal.wait_until(&mut progress, deadline).timed_out() {
+            if condvar.wait_until(&mut progress, deadline).timed_out() {
                 return Err(Wait::Nothing);
             }
         }

@@ -13,7 +13,7 @@ mod luma;
 mod scanner;
 mod segments;
 
-pub use self::header::{Capture, Flip, Orientation, with_capture};
+pub use self::header::{Capture, Flip, Orientation, orientation, with_capture};
 pub use self::luma::mean_luma;
 pub use self::scanner::{Picture, inspect, inspect_without_eoi};
 pub use self::segments::Fault;

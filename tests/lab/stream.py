@@ -51,10 +51,11 @@ class BrokenStream(Exception):
 
 
 class Seen:
-    """What a viewer saw: `parts` are the pictures, `faults` what was wrong on the wire, `ended` how it ended."""
+    """What a viewer saw: `parts` are the pictures, `faults` what was wrong on the wire, `ended` how it ended, `no_signal`
+    when a picture came that said why there was none."""
 
     def __init__(self):
-        self.parts, self.faults, self.ended = [], [], None
+        self.parts, self.faults, self.ended, self.no_signal = [], [], None, []
 
     def take(self, line):
         """A line of camera/src/view.rs about this viewer."""
@@ -157,7 +158,10 @@ class Viewer(Seen, threading.Thread):
             return 0
         if tail != TAIL:
             raise BrokenStream(f"behind the part: {tail!r}")
-        self._check_picture(head, bytes(buffer[start:end]))
+        if head.get(b"x-framehub-no-signal") == b"1" and b"x-timestamp" not in head:
+            self.no_signal.append(time.monotonic())
+        else:
+            self._check_picture(head, bytes(buffer[start:end]))
         return end + len(tail)
 
     def _check_picture(self, head, jpeg):

@@ -53,10 +53,13 @@ impl ClientStats {
         }
     }
 
-    /// Counts a frame that was sent, with the bytes that this took.
+    /// Counts what was sent: its bytes, and the frame, if it is the camera's.
     pub fn count(&self, frame: &Frame, bytes: usize) {
-        add(&self.frames, 1);
         add(&self.bytes, bytes as u64);
+        if frame.sequence() == 0 {
+            return;
+        }
+        add(&self.frames, 1);
         self.captured_at.store(frame.captured_at().mono.as_micros() as u64, Relaxed);
     }
 

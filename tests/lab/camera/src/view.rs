@@ -54,6 +54,9 @@ fn watch(address: &str, path: &str, seen: &mut Vec<String>) -> io::Result<String
         picture.resize(length.ok_or_else(|| broken(format!("part without length: {head:?}")))?, 0);
         stream.read_exact(&mut picture)?;
         expect(&mut stream, &format!("\r\n{BOUNDARY}\r\n"))?;
+        if field("X-Framehub-No-Signal: ").is_some() {
+            continue;
+        }
         seen.push(inspect(&picture, field("X-Timestamp: ").unwrap_or("none")));
     }
 }
