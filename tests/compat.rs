@@ -45,7 +45,7 @@ fn crowsnest_starts_it_as_ustreamer() {
     let server = TestServer::launch(command, 1);
     assert!(server.address().ip().is_loopback());
     let line = server.wait_log("started as ustreamer", PATIENCE);
-    for words in ["--size=320x240", "--fps=15", "done anyway: --device-timeout", "not done: --static"] {
+    for words in ["--size=320x240", "--fps=15", "--stall-timeout=2", "done anyway: --format", "not done: --static"] {
         assert!(line.contains(words), "{words}: {line}");
     }
     assert_eq!(server.get("/snapshot").status, 200);

@@ -145,6 +145,7 @@ class Run:
     def __init__(self, zoo, profile):
         self.guest, self.profile = zoo.guest, profile
         self.server = self.viewer = None
+        self.stills = 0
         self.live_size = LIVE if LIVE in profile.sizes else None
 
     def named(self):
@@ -323,14 +324,17 @@ class Run:
         expect(not missing, f"{missing} not in: {report.strip()[-600:]}")
         return next((line.strip() for line in report.splitlines() if line.startswith("still ")), "")
 
-    def many(self, count=500):
+    def many(self):
         """So many stills under ten viewers are right, and nobody loses his stream: the pauses, by the camera's clock."""
         self.start("--still-min-interval 0")
+        count, took = self.stills, []
         more = [ZooViewer(self.guest.address, self.profile.behaviour.get("first_bad", 0)) for _ in range(9)]
         try:
             self.wait_parts(10, 30)
             for _ in range(count):
+                start = time.monotonic()
                 self.take_still()
+                took.append(time.monotonic() - start)
                 self.wait_parts(3)
             for viewer in (self.viewer, *more):
                 expect(not viewer.ended, f"a stream ended: {viewer.ended}")
@@ -342,15 +346,18 @@ class Run:
         self.stop()
         pauses = sorted(b.captured - a.captured for a, b in pairs if b.session != a.session)
         expect(len(pauses) >= count, f"{len(pauses)} pauses for {count} stills")
-        return (f"{count} stills, pauses: median {statistics.median(pauses) * 1e3:.0f} ms, "
-                f"p99 {pauses[len(pauses) * 99 // 100] * 1e3:.0f} ms, longest {pauses[-1] * 1e3:.0f} ms")
+        return (f"{count} stills of {self.profile.largest()}, {statistics.median(took):.1f} s each; pauses of live: median "
+                f"{statistics.median(pauses) * 1e3:.0f} ms, p99 {pauses[len(pauses) * 99 // 100] * 1e3:.0f} ms, "
+                f"longest {pauses[-1] * 1e3:.0f} ms")
 
     PROMISES = (live, still, way_back, five, dusk, replug, controls_open, controls_still, controls_replug, check)
 
 
 class Zoo:
-    def __init__(self, binary, is_long, log):
-        self.binary, self.is_long, self.log, self._guest = binary, is_long, log, None
+    def __init__(self, binary, is_long, stills, log):
+        self.binary, self.log, self._guest = binary, log, None
+        # Only so many stills, or every promise; the full run has both.
+        self.stills, self.only_stills = stills or (500 if is_long else 0), stills is not None
 
     @property
     def guest(self):
@@ -372,7 +379,11 @@ class Zoo:
         self.guest.cam("profile " + name)
         run, results = Run(self, profile), []
         run.plug()
-        for promise in Run.PROMISES + ((Run.many,) if self.is_long and name in MANY else ()):
+        promises = () if self.only_stills else Run.PROMISES
+        if self.only_stills or self.stills and name in MANY:
+            promises += (Run.many,)
+            run.stills = self.stills
+        for promise in promises:
             start = time.monotonic()
             try:
                 outcome, words = "ok", promise(run)
@@ -422,12 +433,14 @@ class Zoo:
 
 def print_table(table):
     heads = [promise.__name__.replace("_", " ") for promise in Run.PROMISES]
-    print("\n| profile | " + " | ".join(heads) + " |")
-    print("|---" * (len(heads) + 1) + "|")
-    for name, results in table:
-        cells = [f"n/a: {words}" if outcome == "n/a" else outcome
-                 for promise, outcome, words in results if promise != "many"]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    rows = [(name, [result for result in results if result[0] != "many"]) for name, results in table]
+    if any(results for _, results in rows):
+        print("\n| profile | " + " | ".join(heads) + " |")
+        print("|---" * (len(heads) + 1) + "|")
+    for name, results in rows:
+        cells = [f"n/a: {words}" if outcome == "n/a" else outcome for _, outcome, words in results]
+        if cells:
+            print(f"| {name} | " + " | ".join(cells) + " |")
     for name, results in table:
         for words in (words for promise, _, words in results if promise == "many"):
             print(f"{name}: {words}", flush=True)

@@ -289,11 +289,25 @@ fn help(program: &str, flags: &[Flag]) -> String {
 
 /// Frames per second to ask of the camera, or to serve at most; 0 or less is the camera's own rate, or all of them.
 pub fn rate(builder: &mut Builder, option: &'static str, value: &str) -> Result<(), String> {
-    let rate: i32 = value.trim().parse().map_err(|_| "expected a whole number")?;
-    if rate > 0 {
+    let rate = number(value, "frames per second")?;
+    if rate > 0.0 {
         builder.set(option, rate.to_string());
     }
     Ok(())
+}
+
+/// How many seconds the camera may be silent, within the limits of `--stall-timeout`; 0 or less is framehub's default.
+pub fn stall_timeout(builder: &mut Builder, value: &str) -> Result<(), String> {
+    let seconds = number(value, "seconds")?;
+    if seconds > 0.0 {
+        builder.set("stall-timeout", seconds.clamp(0.1, 60.0).to_string());
+    }
+    Ok(())
+}
+
+fn number(value: &str, of: &str) -> Result<f64, String> {
+    let number = value.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| format!("expected a number of {of}"))
 }
 
 /// A colour temperature, which has an effect only if the camera does not choose it itself.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Secret, Set, Unsupported, Version};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, rate, white_balance};
+use super::builder::{Builder, Flag, flag, rate, stall_timeout, white_balance};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -39,7 +39,7 @@ const INPUT_UVC: &[Flag] = &[
     flag(&["no_dynctrl", "n"], Nothing, Ignored),
     flag(&["minimum_size", "m"], Value, Ignored),
     flag(&["timestamp"], Nothing, Ignored),
-    flag(&["timeout"], Value, Ignored),
+    flag(&["timeout"], Value, Set(stall_timeout)),
     flag(&["led", "l"], Value, Unsupported("set led1_mode with --control")),
     flag(&["every_frame", "e"], Value, Unsupported("say how many a second with -f")),
     flag(&["yuv", "y"], Nothing, Unsupported("cameras that send Motion-JPEG only")),
@@ -160,6 +160,7 @@ mod tests {
                 "--listen=127.0.0.1:8080 --size=1280x720 --fps=5",
             ),
             ("input_uvc.so -f -1 -softfps 4", "output_http.so", "--listen=0.0.0.0:8080 --max-fps=4"),
+            ("input_uvc.so -f 0.5 -timeout 9", "output_http.so", "--listen=0.0.0.0:8080 --fps=0.5 --stall-timeout=9"),
             (
                 "input_uvc.so -br 3 -gain auto",
                 "output_http.so -n",
@@ -188,7 +189,7 @@ mod tests {
     fn credentials_and_what_cannot_be_done() {
         let line = [
             "-i",
-            "input_uvc.so -y -q 80 -timeout 9",
+            "input_uvc.so -y -q 80 -m 9",
             "-o",
             "output_http.so -w ./www -c ann:S3cret",
             "-o",
@@ -197,9 +198,13 @@ mod tests {
         let translation = understood(read, &line);
         assert_eq!(translation.credentials.len(), 1);
         assert!(translation.is_partial && !translation.summary.contains("S3cret"), "{}", translation.summary);
-        for words in
-            ["done anyway: --timeout", "--yuv (cameras", "--quality (", "--www (", "output_file (framehub serves HTTP"]
-        {
+        for words in [
+            "done anyway: --minimum_size",
+            "--yuv (cameras",
+            "--quality (",
+            "--www (",
+            "output_file (framehub serves HTTP",
+        ] {
             assert!(translation.summary.contains(words), "{words}: {}", translation.summary);
         }
         for (line, words) in [

@@ -2,7 +2,7 @@
 
 use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Set, Unsupported, Version};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, rate, white_balance};
+use super::builder::{Builder, Flag, flag, rate, stall_timeout, white_balance};
 use crate::cli::Exit;
 
 const ANALOG: &str = "for capture cards";
@@ -58,7 +58,7 @@ const FLAGS: &[Flag] = &[
     ),
     // The camera is let go when nobody looks, which is more than slowing down.
     flag(&["slowdown", "l"], Nothing, Ignored),
-    flag(&["device-timeout"], Value, Ignored),
+    flag(&["device-timeout"], Value, Set(stall_timeout)),
     flag(&["device-error-delay"], Value, Ignored),
     flag(&["persistent", "n"], Nothing, Ignored),
     flag(&["min-frame-size", "z"], Value, Ignored),
@@ -160,6 +160,10 @@ mod tests {
             (&["--resolution=1280x720"], "--size=1280x720"),
             (&["--desired-fps", "0"], ""),
             (&["--desired-fps", "12"], "--fps=12"),
+            (&["-f", "0.5"], "--fps=0.5"),
+            (&["--device-timeout", "5"], "--stall-timeout=5"),
+            (&["--device-timeout=0"], ""),
+            (&["--device-timeout=600"], "--stall-timeout=60"),
             (&["--allow-origin", "*"], "--allow-origin=*"),
             (&["--allow-origin="], "--allow-origin=none"),
             (&["--allow-origin", "http://mainsail.local"], "--allow-origin=http://mainsail.local"),
@@ -233,6 +237,7 @@ mod tests {
                 "--fps=15",
                 "--listen=127.0.0.1:8080",
                 "--size=640x480",
+                "--stall-timeout=2",
             ];
             assert_eq!(args, expected);
             assert!(
@@ -265,8 +270,11 @@ mod tests {
             assert!(translation.is_partial && translation.summary.contains(words), "{}", translation.summary);
         }
         assert!(!understood(read, &["-m", "mjpeg", "-c", "hw"]).is_partial);
-        for (args, words) in [(&["--desired-fps", "fast"][..], "--desired-fps"), (&["--log-level", "9"], "--log-level")]
-        {
+        for (args, words) in [
+            (&["--desired-fps", "fast"][..], "--desired-fps"),
+            (&["--device-timeout", "nan"], "number of seconds"),
+            (&["--log-level", "9"], "--log-level"),
+        ] {
             assert!(refusal(read, args).contains(words));
         }
     }
