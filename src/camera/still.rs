@@ -259,7 +259,7 @@ impl Stills {
         known: Known,
     ) -> Result<Still, CameraError> {
         let began = Instant::now();
-        let live = self.session.status().mode.map(|mode| mode.size);
+        let live = self.session.status().mode.map_or(self.session.live_mode.size, |mode| mode.size);
         let mode = locked.start_still(want, STILL_BUFFERS)?;
         count(&self.switches);
         debug!("switched to a still mode={mode} in={}ms", began.elapsed().as_millis());
@@ -298,7 +298,7 @@ impl Stills {
                 break;
             }
         }
-        if live == Some(intake.size()) {
+        if live == intake.size() {
             self.state.lock().sizes.needless.push(want.size);
         }
         let Some(still) = newest else {

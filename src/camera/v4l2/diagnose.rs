@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::camera::{CameraError, ErrorKind};
 
+/// What failed where the first question to a device is not understood.
+pub const QUERY: &str = "cannot ask what";
+
 /// The error of a system call on a device node, explained.
 pub fn explain(what: &str, node: &str, error: &io::Error) -> CameraError {
     let path = Path::new(node);
@@ -20,7 +23,8 @@ pub fn explain(what: &str, node: &str, error: &io::Error) -> CameraError {
                 .into(),
         ),
         Some(libc::EBUSY) => (ErrorKind::Refused, busy(&holders(path))),
-        Some(libc::ENOTTY) => (ErrorKind::Refused, "it is not a V4L2 device".into()),
+        Some(libc::ENOTTY) if what == QUERY => (ErrorKind::Refused, "it is not a V4L2 device".into()),
+        Some(libc::ENOTTY) => (ErrorKind::Refused, "its driver cannot do that".into()),
         Some(libc::ENOSPC) => (ErrorKind::Bandwidth, "the USB bus has not enough bandwidth left".into()),
         _ => (ErrorKind::Failed, error.to_string().to_lowercase()),
     };
@@ -105,7 +109,7 @@ mod tests {
             (libc::ENOSPC, ErrorKind::Bandwidth, "bandwidth"),
             (libc::EIO, ErrorKind::Failed, "input/output"),
         ] {
-            let error = explain("cannot open", "/dev/no-such-node", &io::Error::from_raw_os_error(errno));
+            let error = explain(QUERY, "/dev/no-such-node", &io::Error::from_raw_os_error(errno));
             assert_eq!(error.kind, kind);
             assert!(error.message.contains(word), "{error}");
         }

@@ -51,6 +51,12 @@ pub fn interface(node: &Path) -> Option<PathBuf> {
     fs::canonicalize(format!("/sys/dev/char/{major}:{minor}/device")).ok()
 }
 
+/// Where an interface's device is plugged in, in sysfs: the USB device behind its port, or a board's own device.
+pub fn port_of(interface: &Path) -> PathBuf {
+    let usb = interface.parent().filter(|usb| usb.join("idVendor").exists());
+    usb.unwrap_or(interface).to_owned()
+}
+
 /// The interface's media device, where the kernel has media controllers.
 pub fn media_device(interface: &Path) -> Option<PathBuf> {
     let mut entries = fs::read_dir(interface).ok()?.flatten();
@@ -69,8 +75,7 @@ pub fn wait_until_cleared_away(media: &Path, timeout: Duration) {
 
 /// Which camera a node is. The names come from the driver, the USB facts from sysfs, where it has them.
 pub fn identify(capabilities: &Capabilities, node: &Path, interface: Option<&Path>) -> Identity {
-    let usb = interface.and_then(Path::parent);
-    let (usb_id, serial) = usb.map(usb_facts).unwrap_or_default();
+    let (usb_id, serial) = interface.map(|interface| usb_facts(&port_of(interface))).unwrap_or_default();
     Identity {
         node: node.display().to_string(),
         card: capabilities.card.clone(),
@@ -88,10 +93,10 @@ fn usb_facts(usb: &Path) -> (String, String) {
     (usb_id.unwrap_or_default(), fact("serial").unwrap_or_default())
 }
 
-/// The ports, in sysfs, at which USB cameras with this id and serial number are plugged in. Opens none of them.
+/// The ports, in sysfs, at which cameras with this id and serial number are plugged in. Opens none of them.
 pub fn ports_of(identity: &Identity) -> Vec<PathBuf> {
     let entries = fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten();
-    let port = |entry: fs::DirEntry| fs::canonicalize(entry.path().join("device")).ok()?.parent().map(Path::to_owned);
+    let port = |entry: fs::DirEntry| Some(port_of(&fs::canonicalize(entry.path().join("device")).ok()?));
     let facts = (identity.usb_id.clone(), identity.serial.clone());
     let mut ports: Vec<PathBuf> = entries.filter_map(port).filter(|port| usb_facts(port) == facts).collect();
     ports.sort();

@@ -28,10 +28,10 @@ use v4l::video::capture::Parameters;
 use v4l::{Format, FourCC, Fraction};
 
 use self::controls::V4l2Controls;
-use self::diagnose::explain;
+use self::diagnose::{QUERY, explain};
 use self::enumerate::Capabilities;
 pub use self::identity::Choice;
-use self::identity::{Chosen, identify, interface, media_device, nodes, ports_of, wait_until_cleared_away};
+use self::identity::{Chosen, identify, interface, media_device, nodes, port_of, ports_of, wait_until_cleared_away};
 use super::control::Controls;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
@@ -62,7 +62,7 @@ struct Search {
     chosen: Option<Chosen>,
     /// It has delivered a picture. Until then `auto` may choose another.
     is_confirmed: bool,
-    /// Ports of cameras that never gave a picture.
+    /// Ports of cameras that never gave a picture; nodes where there is no port.
     silent: Vec<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ impl V4l2Source {
                     others.push(format!("{node} is another camera (\"{card}\", serial number \"{serial}\")"));
                 }
                 // Only if there is no other.
-                Ok(device) if device.port().is_some_and(|port| search.silent.contains(&port)) => {
+                Ok(device) if search.silent.contains(&device.port().unwrap_or(node)) => {
                     silent.get_or_insert(device);
                 }
                 Ok(device) => return Ok(search.choose(device)),
@@ -153,7 +153,7 @@ impl Source for V4l2Source {
         }
         if let Some(chosen) = search.chosen.take() {
             info!("camera gave no picture device={}; another one is tried if there is one", chosen.identity.node);
-            search.silent.extend(chosen.port);
+            search.silent.push(chosen.port.unwrap_or(chosen.identity.node.into()));
         }
     }
 }
@@ -191,7 +191,7 @@ impl V4l2Device {
             if node == path { path.display().to_string() } else { format!("{} ({})", path.display(), node.display()) };
         let device = v4l::Device::with_path(&node).map_err(|error| explain("cannot open", &shown, &error))?;
         let handle = device.handle();
-        let capabilities = Capabilities::read(&handle).map_err(|error| explain("cannot ask what", &shown, &error))?;
+        let capabilities = Capabilities::read(&handle).map_err(|error| explain(QUERY, &shown, &error))?;
         let interface = interface(&node);
         let identity = identify(&capabilities, &node, interface.as_deref());
         let media = interface.as_deref().and_then(media_device);
@@ -228,7 +228,7 @@ impl V4l2Device {
 
     /// Where it is plugged in, in sysfs.
     fn port(&self) -> Option<PathBuf> {
-        self.interface.as_deref().and_then(Path::parent).map(Path::to_owned)
+        self.interface.as_deref().map(port_of)
     }
 
     fn set_format(&self, size: Size) -> Result<Size, CameraError> {
@@ -372,8 +372,7 @@ impl V4l2Device {
 
     fn is_gone(&self) -> bool {
         let ask = || Capabilities::read(&self.device.handle());
-        let is_absent =
-            |error: io::Error| explain("cannot ask what", &self.identity.node, &error).kind == ErrorKind::Absent;
+        let is_absent = |error: io::Error| explain(QUERY, &self.identity.node, &error).kind == ErrorKind::Absent;
         self.is_known_gone || ask().is_err_and(is_absent)
     }
 }
