@@ -50,6 +50,9 @@ pub struct Size {
 }
 
 impl Size {
+    /// The size of a stream of which nothing is known before its first picture.
+    pub const UNKNOWN: Self = Self::new(0, 0);
+
     /// A size from its two numbers.
     pub const fn new(width: u32, height: u32) -> Self {
         Self { width, height }

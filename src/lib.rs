@@ -39,10 +39,13 @@ use ::log::{info, warn};
 
 use self::camera::capture::Capture;
 use self::camera::controls::{Panel, Remembered};
+use self::camera::elsewhere::Elsewhere;
 use self::camera::no_signal::NoSignal;
 use self::camera::session::Session;
+use self::camera::sources::replay::PathSource;
+pub use self::camera::sources::splitter;
 use self::camera::still::Stills;
-use self::camera::v4l2::V4l2Source;
+use self::camera::v4l2::{Choice, V4l2Source};
 use self::camera::{Mode, Source};
 use self::cli::{Config, DeviceArg};
 use self::http::{App, Listeners, Parts};
@@ -74,7 +77,8 @@ pub fn run(
     let session = Session::new(source, config.live, hub.clone(), Some(remembered.hook()));
     session.status().traits.lock().orientation = config.orientation;
     let still_deadline = config.still.deadline;
-    let stills = Stills::new(session.clone(), config.still);
+    let elsewhere = config.still_address.map(|address| Box::new(address) as Box<dyn Elsewhere>);
+    let stills = Stills::new(session.clone(), config.still, elsewhere);
     let panel = Panel::new(session.clone(), remembered);
     let no_signal = NoSignal::new(session.clone());
     let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep, no_signal }, config.http);
@@ -135,7 +139,11 @@ fn log_replay(keep: &RingSettings, live: &Mode) {
 /// The chosen camera, not open yet.
 pub fn source(device: &DeviceArg) -> Box<dyn Source> {
     match device {
+        DeviceArg::Camera(choice @ Choice::Path(path)) => {
+            Box::new(PathSource::new(path.clone(), Box::new(V4l2Source::new(choice.clone()))))
+        }
         DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice.clone())),
+        DeviceArg::Other(address) => address.source(),
         DeviceArg::Synthetic(synthetic) => Box::new(synthetic.clone()),
     }
 }

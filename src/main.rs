@@ -8,12 +8,17 @@ use std::process::ExitCode;
 use framehub::cli::{Config, Exit, Task, compat};
 use framehub::doctor;
 use framehub::http::{Listeners, Passed, lan_addresses};
-use framehub::system::{log::print, os};
+use framehub::system::{log::print, os, supervisor};
 use framehub::systemd::{self, Manager};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
     os::configure_allocator();
+    if let [_, argument, command] = &std::env::args_os().collect::<Vec<_>>()[..]
+        && argument == supervisor::ARGUMENT
+    {
+        return ExitCode::from(supervisor::supervise(&command.to_string_lossy()));
+    }
     framehub::system::log::start();
     // Before this process opens any descriptor that a wrong LISTEN_FDS could count among those passed.
     let passed = systemd::passed_sockets();

@@ -76,6 +76,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
         &["control", "controls", "panel"],
     ),
     (&["camera/synthetic/"], &["synthetic"]),
+    (&["camera/sources/", "system/supervisor.rs"], &["sources", "supervisor"]),
     (&["camera/lettering.rs"], &["lettering"]),
     (&["camera/no_signal.rs"], &["signal"]),
     (&["http/access/"], &["credential", "credentials", "origin", "origins", "forwarded"]),

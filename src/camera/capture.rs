@@ -16,8 +16,6 @@ use crate::system::os;
 
 /// Longest sleep of the capture thread, so that a stop or a stall is noticed.
 const TICK: Duration = Duration::from_millis(250);
-/// Time between attempts to open the camera while somebody waits.
-const RETRY: Duration = Duration::from_secs(1);
 /// Time between attempts to open the camera while nobody does.
 const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
 /// A camera that sends more than so many times the rate asked for ignores it.
@@ -52,6 +50,8 @@ pub struct Capture {
     publisher: Publisher,
     settings: CaptureSettings,
     patience: Patience,
+    /// How often the camera has failed since its last whole picture.
+    failures: u32,
 }
 
 impl Capture {
@@ -59,7 +59,7 @@ impl Capture {
     /// says at the start what is there.
     pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
         let publisher = Publisher::new(session.hub.clone(), session.pool.clone(), settings.max_fps);
-        Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout) }
+        Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout), failures: 0 }
     }
 
     /// Runs until the session is stopped; call [`Hub::close`](crate::hub::Hub::close) then too, which wakes it.
@@ -75,8 +75,10 @@ impl Capture {
                 Err(CameraError::new(ErrorKind::Failed, message))
             });
             if let Err(error) = done {
-                self.session.mark_lost(&error, RETRY);
-                self.back_off();
+                self.failures += 1;
+                let retry = self.session.source.retry(self.failures);
+                self.session.mark_lost(&error, retry);
+                self.back_off(retry);
             }
         }
         self.session.sleep();
@@ -91,6 +93,7 @@ impl Capture {
             Need::Pictures => self.step(),
             Need::Probe => self.session.probe(),
             Need::Nothing => {
+                self.failures = 0;
                 self.session.sleep();
                 self.session.note_iteration(false);
                 self.session.hub.wait_for_demand(None);
@@ -154,6 +157,7 @@ impl Capture {
             taken = Some(publisher.make(accepted.info, picture.len(), |out| picture.append_to(out)));
         })?;
         let Some(made) = taken else { return Ok(None) };
+        self.failures = 0;
         let silent = std::mem::replace(&mut live.alive_at, Instant::now()).elapsed();
         let pictures = live.intake.pictures();
         live.mode.size = live.intake.size();
@@ -207,10 +211,10 @@ impl Capture {
         locked.restart_live()
     }
 
-    fn back_off(&self) {
+    fn back_off(&self, watched: Duration) {
         let began = Instant::now();
         while !self.session.is_stopping() && !self.session.is_reopen_requested() {
-            let pause = if self.session.hub.watchers() > 0 { RETRY } else { RETRY_UNWATCHED };
+            let pause = if self.session.hub.watchers() > 0 { watched } else { RETRY_UNWATCHED };
             let Some(left) = pause.checked_sub(began.elapsed()) else { return };
             self.session.hub.wait_for_demand(Some(left));
         }

@@ -205,6 +205,9 @@ impl Intake {
         }
         let picture = self.find_picture(raw)?;
         let size = Size::new(picture.width(), picture.height());
+        if self.said == Size::UNKNOWN {
+            self.size = size;
+        }
         if size != self.size && !self.is_true_size(size) {
             return Err(Rejected::WrongSize(size));
         }
@@ -214,6 +217,7 @@ impl Intake {
             None => picture,
         };
         let captured_at = self.stamp(raw.exposed_at);
+        let captured_at = Stamp { real: raw.captured_real.unwrap_or(captured_at.real), ..captured_at };
         let age = captured_at.mono.saturating_sub(*self.first_exposure.get_or_insert(captured_at.mono));
         self.is_settled |= self.settles_by_itself && age >= SETTLED_AFTER;
         if !self.is_settled {
@@ -336,7 +340,7 @@ mod tests {
         let counters = Counters::default();
         let mut intake = intake();
         let order = numbers.iter().map(|&(sequence, is_flagged)| {
-            let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None };
+            let raw = RawFrame { data: &[], sequence, is_flagged, exposed_at: None, captured_real: None };
             intake.follow(&raw, &counters)
         });
         let order = order.collect();

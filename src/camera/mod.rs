@@ -7,16 +7,20 @@
 pub mod capture;
 pub mod control;
 pub mod controls;
+pub mod elsewhere;
 pub mod error;
+pub mod histogram;
 pub mod intake;
 mod lettering;
 pub mod no_signal;
 pub mod patience;
+pub mod phase;
 pub mod rhythm;
 #[cfg(test)]
 mod scripted;
 pub mod session;
 pub mod settle;
+pub mod sources;
 pub mod still;
 pub mod synthetic;
 pub mod v4l2;
@@ -40,6 +44,11 @@ pub trait Source: Send + Sync {
     /// Notes that the camera opened last was started and never delivered a picture: where any camera will do, another one
     /// may be opened next.
     fn note_silence(&self) {}
+
+    /// How long to wait before it is opened again while somebody waits for pictures. `failures` counts those in a row.
+    fn retry(&self, _failures: u32) -> Duration {
+        Duration::from_secs(1)
+    }
 }
 
 /// An open camera. Dropping it stops the stream and closes the descriptor.
@@ -52,6 +61,7 @@ pub trait Device: Send {
 
     /// Configures size and rate and starts streaming; what streamed before is stopped first. Answers with what
     /// the camera really does, which may differ from what was asked. Afterwards nothing streams if it failed.
+    /// [`Size::UNKNOWN`] says that pictures of any size may come.
     fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError>;
 
     /// Stops streaming and gives the driver its buffers back. No error if nothing streams.
@@ -86,6 +96,9 @@ pub struct RawFrame<'a> {
     pub is_flagged: bool,
     /// Start of exposure on CLOCK_MONOTONIC; `None` where the driver gave none that can be used.
     pub exposed_at: Option<Duration>,
+    /// The same since the UNIX epoch, by the clock of another machine that took the picture; `None` where this machine's
+    /// clocks tell.
+    pub captured_real: Option<Duration>,
 }
 
 /// A size and a rate.

@@ -133,7 +133,7 @@ impl Device for Opened {
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
         let stream = self.stream.as_ref().expect("streaming");
         let sequence = stream.turn.lock().index;
-        let raw = |data, exposed_at| RawFrame { data, sequence, is_flagged: false, exposed_at };
+        let raw = |data, exposed_at| RawFrame { data, sequence, is_flagged: false, exposed_at, captured_real: None };
         match stream.next.lock().take() {
             Some(Shot::Picture(data)) => sink(raw(&data, Some(os::monotonic()))),
             Some(Shot::Numbered(data, sequence)) => sink(RawFrame { sequence, ..raw(&data, Some(os::monotonic())) }),
@@ -214,7 +214,7 @@ impl Stage {
         let live = Mode { size: LIVE, fps: Some(script.live_fps) };
         let source = Scripted { script: Arc::new(script), calls: calls.clone() };
         let session = Session::new(Box::new(source), live, hub.clone(), None);
-        let stills = Stills::new(session.clone(), still);
+        let stills = Stills::new(session.clone(), still, None);
         let capture = Capture::new(
             session.clone(),
             CaptureSettings { max_fps, idle: None, stall_timeout: Duration::from_secs(2) },

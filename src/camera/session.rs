@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::error::Silence;
 use super::intake::{Counters, Intake, Traits, count};
+pub use super::phase::{Learned, Phase};
 use super::rhythm::Rhythm;
 use super::settle::Known;
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
@@ -74,35 +75,6 @@ pub struct Live {
     pub alive_at: Instant,
 }
 
-/// What the camera is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Nobody wants pictures; the camera is closed on purpose.
-    Asleep,
-    /// Opened or about to be; no picture yet.
-    #[default]
-    Starting,
-    /// Pictures come.
-    Live,
-    /// No pictures can be had; the text says why and what to do.
-    Lost(String),
-}
-
-impl Phase {
-    /// The names of all phases; see [`Phase::name`].
-    pub const NAMES: [&str; 4] = ["asleep", "starting", "live", "lost"];
-
-    /// One word, for programs.
-    pub fn name(&self) -> &'static str {
-        Self::NAMES[match self {
-            Self::Asleep => 0,
-            Self::Starting => 1,
-            Self::Live => 2,
-            Self::Lost(_) => 3,
-        }]
-    }
-}
-
 /// What the camera is doing, and which camera it is.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
@@ -135,19 +107,6 @@ impl Status {
     pub fn open_for(&self) -> Duration {
         self.open_before + self.opened_at.map_or(Duration::ZERO, |at| at.elapsed())
     }
-}
-
-/// What is known about a camera from its pictures and stills, for decisions and for `/state`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Learned {
-    /// Mean luma of the last settled picture.
-    pub luma: Option<f32>,
-    /// Running mean of the time that a switch takes, with its first whole picture.
-    pub switch: Option<Duration>,
-    /// Running mean of the time from there to the settled picture.
-    pub settle: Option<Duration>,
-    /// How long the live stream was away for the last still; `None` before the first.
-    pub pause: Option<Duration>,
 }
 
 impl Session {
@@ -444,7 +403,7 @@ impl<'a> Locked<'a> {
         let known = Known { live: None, learned: status.learned.luma };
         let intake = Intake::live(mode.size, leftover, known, status.traits.clone());
         mode.size = intake.size();
-        if status.mode != Some(mode) {
+        if status.mode != Some(mode) && mode.size != Size::UNKNOWN {
             if mode.size == want.size {
                 info!("streaming mode={mode}");
             } else {
@@ -517,7 +476,9 @@ impl<'a> Locked<'a> {
         }
         status.is_opening_logged = false;
         status.silence = None;
-        status.mode = Some(mode);
+        if status.mode.replace(mode).is_none() {
+            info!("streaming mode={mode}");
+        }
         if status.phase != Phase::Live {
             status.phase = Phase::Live;
             info!("pictures are coming");
@@ -541,6 +502,14 @@ impl<'a> Locked<'a> {
         if error.kind == ErrorKind::Absent || stopped.is_err() {
             self.close();
         }
+    }
+
+    /// Closes the camera so that another program can take a still. Threads that wait for live pictures are shown the last
+    /// one; the capture thread opens the camera again once this lock is released.
+    pub fn lend(&mut self) {
+        let away_since = self.state.live.as_ref().map(|_| Instant::now());
+        self.close();
+        self.session.status.lock().away_since = away_since;
     }
 
     /// Closes the camera. Returns whether it was open.

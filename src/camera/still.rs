@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use parking_lot::{Condvar, Mutex};
 
+use super::elsewhere::{self, Elsewhere};
+pub use super::histogram::{BOUNDS, Histogram};
 use super::intake::{Accepted, Intake, SETTLED_AFTER, count};
 use super::session::{Locked, Session};
 use super::settle::{Known, Rule};
@@ -68,6 +70,7 @@ pub struct Still {
 pub struct Stills {
     session: Arc<Session>,
     settings: StillSettings,
+    elsewhere: Option<Box<dyn Elsewhere>>,
     state: Mutex<Progress>,
     done: Condvar,
     /// Stills taken with a switch.
@@ -136,11 +139,12 @@ impl Drop for Attempt<'_> {
 }
 
 impl Stills {
-    /// Creates what takes stills from this session's camera.
-    pub fn new(session: Arc<Session>, settings: StillSettings) -> Arc<Self> {
+    /// Creates what takes stills from this session's camera, or from elsewhere.
+    pub fn new(session: Arc<Session>, settings: StillSettings, elsewhere: Option<Box<dyn Elsewhere>>) -> Arc<Self> {
         Arc::new(Self {
             session,
             settings,
+            elsewhere,
             state: Mutex::default(),
             done: Condvar::new(),
             switches: AtomicU64::new(0),
@@ -215,6 +219,15 @@ impl Stills {
     }
 
     fn take_now(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
+        if let Some(elsewhere) = &self.elsewhere {
+            let (frame, is_settled, switch) =
+                elsewhere::take(elsewhere.as_ref(), &self.session, self.settings.deadline)?;
+            if switch.is_some() {
+                count(&self.switches);
+                self.state.lock().switched_at = Some(Instant::now());
+            }
+            return Ok(Still { frame, is_settled, rule: Rule::Auto, switch: switch.unwrap_or_default() });
+        }
         let known = self.known();
         let Some(mut locked) = self.session.lock_until(Instant::now() + self.settings.deadline) else {
             return Err(CameraError::new(ErrorKind::Failed, "the camera's driver does not answer"));
@@ -246,7 +259,8 @@ impl Stills {
         let mut state = self.state.lock();
         state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
         let want = self.settings.mode(&device.offers(), |size| state.sizes.bad.contains(size));
-        let is_needed = want.size != live && !state.sizes.needless.contains(&want.size);
+        let is_fixed = matches!(device.offers()[..], [Offer { size: Size::UNKNOWN, .. }]);
+        let is_needed = !is_fixed && want.size != live && !state.sizes.needless.contains(&want.size);
         Ok(is_needed.then_some(want))
     }
 
@@ -464,53 +478,4 @@ fn still_rate(rates: &[f64]) -> Option<f64> {
     let fastest = |rates: &mut dyn Iterator<Item = f64>| rates.max_by(f64::total_cmp);
     fastest(&mut rates.iter().copied().filter(|fps| *fps <= 30.5))
         .or_else(|| rates.iter().copied().min_by(f64::total_cmp))
-}
-
-/// Upper bounds of a [`Histogram`]'s buckets in seconds; one more bucket holds everything above.
-pub const BOUNDS: [f64; 7] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
-
-/// How long something took: counts by upper bound, and the sum, as Prometheus expects them.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    counts: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts one more time.
-    pub fn add(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        let at = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
-    }
-
-    /// How many times were at most as long as each of [`BOUNDS`]; the last number counts all.
-    pub fn cumulative(&self) -> [u64; BOUNDS.len() + 1] {
-        let mut sum = 0;
-        std::array::from_fn(|at| {
-            sum += self.counts[at].load(Ordering::Relaxed);
-            sum
-        })
-    }
-
-    /// The sum of all times in seconds.
-    pub fn seconds(&self) -> f64 {
-        self.micros.load(Ordering::Relaxed) as f64 / 1e6
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_counted_in_the_first_bucket_that_holds_them() {
-        let histogram = Histogram::default();
-        for millis in [10, 50, 51, 700, 60_000] {
-            histogram.add(Duration::from_millis(millis));
-        }
-        assert_eq!(histogram.cumulative(), [2, 3, 3, 3, 4, 4, 4, 5]);
-        assert!((histogram.seconds() - 60.811).abs() < 1e-9);
-    }
 }

@@ -18,6 +18,8 @@ use crate::camera::Mode;
 use crate::camera::capture::CaptureSettings;
 use crate::camera::control::ControlValue;
 use crate::camera::settle::Rule;
+use crate::camera::sources::stills::StillAddress;
+use crate::camera::sources::{Address, without_credentials};
 use crate::camera::still::StillSettings;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::Choice;
@@ -34,9 +36,10 @@ use crate::jpeg::{Flip, Orientation};
 #[derive(FromArgs)]
 #[argh(help_triggers("-h", "--help"))]
 struct Args {
-    /// the camera: auto, synthetic, name:CARD, serial:NUMBER, or a node or link such as /dev/video0 or
-    /// /dev/v4l/by-id/... (default auto: the first that offers Motion-JPEG)
-    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", arg_name = "auto|synthetic|path")]
+    /// the camera: auto, synthetic, name:CARD, serial:NUMBER, a node or link such as /dev/video0 or
+    /// /dev/v4l/by-id/..., http://HOST/PATH of another server, exec:COMMAND, - for standard input, or a recording: a file
+    /// or a directory of pictures (default auto: the first that offers Motion-JPEG)
+    #[argh(option, default = "DeviceArg::Camera(Choice::Auto)", arg_name = "auto|synthetic|path|url|exec:command")]
     device: DeviceArg,
     /// where to listen: ADDRESS:PORT or unix:PATH; can be given several times; port 0 takes a free one (default
     /// 0.0.0.0:8080)
@@ -72,6 +75,12 @@ struct Args {
     /// least time between two stills that switch the camera (default 0.5)
     #[argh(option, default = "Duration::from_millis(500)", from_str_fn(parse_time), arg_name = "seconds")]
     still_min_interval: Duration,
+    /// take stills from this address instead of the camera, such as an ESP32's /capture (default: from the camera)
+    #[argh(option, from_str_fn(StillAddress::from_url), arg_name = "url")]
+    still_url: Option<StillAddress>,
+    /// take stills with this command, which prints one JPEG while the camera is closed for it (default: from the camera)
+    #[argh(option, arg_name = "command")]
+    still_command: Option<String>,
     /// how a picture is to be rotated for viewing, clockwise, by Exif: 90, 180 or 270 (default: as the camera says)
     #[argh(option, from_str_fn(values::rotation), arg_name = "degrees")]
     rotate: Option<u16>,
@@ -158,19 +167,27 @@ pub enum DeviceArg {
     Camera(Choice),
     /// The test picture.
     Synthetic(Synthetic),
+    /// Another server, a command or standard input.
+    Other(Address),
 }
 
 impl FromStr for DeviceArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(address) = Address::from_text(text) {
+            return address.map(Self::Other);
+        }
         match text.split_once(':').unwrap_or((text, "")) {
             _ if text.starts_with(['/', '.']) => Ok(Self::Camera(Choice::Path(text.into()))),
             ("synthetic", _) => Synthetic::from_text(text).map(Self::Synthetic),
             ("name", name) if !name.is_empty() => Ok(Self::Camera(Choice::Name(name.into()))),
             ("serial", number) if !number.is_empty() => Ok(Self::Camera(Choice::Serial(number.into()))),
             _ if text == "auto" => Ok(Self::Camera(Choice::Auto)),
-            _ => Err("expected auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0".into()),
+            _ if values::is_path(text) => Ok(Self::Camera(Choice::Path(text.into()))),
+            _ => Err("expected auto, synthetic, name:CARD, serial:NUMBER, a path such as /dev/video0 or clip.mjpeg, \
+                      http://HOST/PATH, exec:COMMAND or -"
+                .into()),
         }
     }
 }
@@ -189,6 +206,8 @@ pub struct Config {
     pub capture: CaptureSettings,
     /// How stills are taken.
     pub still: StillSettings,
+    /// What takes stills in place of the camera.
+    pub still_address: Option<StillAddress>,
     /// How pictures are to be turned for viewing; `None` leaves it to the camera.
     pub orientation: Option<Orientation>,
     /// Controls to set whenever the camera is opened.
@@ -240,6 +259,7 @@ impl Config {
             return Err(Exit::Asked(usage));
         }
         let mut args = split_values(args, &usage).map_err(Exit::Wrong)?;
+        let is_public = args.iter().any(|arg| arg.starts_with("http://") && arg.contains('@'));
         if let Some(at) = args.iter().position(|arg| arg == "--config").filter(|at| at + 1 < args.len()) {
             let path = args[at + 1].clone();
             let text = fs::read_to_string(&path).map_err(|error| cannot_read("--config", &path, &error))?;
@@ -247,12 +267,21 @@ impl Config {
             args.extend(options.map_err(|why| Exit::Wrong(format!("--config {path}: {why}")))?);
         }
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
-        let args = Args::from_args(&["framehub"], &words)
-            .map_err(|early| Exit::Wrong(format!("{}\nTry framehub --help", errors::explain(&early.output, &usage))))?;
+        let args = Args::from_args(&["framehub"], &words).map_err(|early| {
+            // A value may hold a password.
+            let why = without_credentials(&errors::explain(&early.output, &usage));
+            Exit::Wrong(format!("{why}\nTry framehub --help"))
+        })?;
         if args.version {
             return Err(Exit::Asked(concat!("framehub ", env!("CARGO_PKG_VERSION")).into()));
         }
-        args.check()
+        let mut config = args.check()?;
+        if is_public {
+            let note = "everybody on this machine can read the password in the command line (ps); \
+                        FRAMEHUB_SOURCE_USER and FRAMEHUB_SOURCE_PASSWORD are safe from that";
+            config.notes.push((Level::Warn, note.into()));
+        }
+        Ok(config)
     }
 
     /// Adds the credentials that the environment holds.
@@ -260,7 +289,23 @@ impl Config {
     /// # Errors
     /// When they are incomplete.
     pub fn add_environment(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), Exit> {
+        match (variable("FRAMEHUB_SOURCE_USER"), variable("FRAMEHUB_SOURCE_PASSWORD")) {
+            (None, None) => {}
+            (Some(user), Some(password)) => self.add_source_credentials(&user, &password),
+            _ => return Err(Exit::Wrong("FRAMEHUB_SOURCE_USER and FRAMEHUB_SOURCE_PASSWORD go together".into())),
+        }
         self.http.access.credentials.add_environment(variable).map_err(Exit::Wrong)
+    }
+
+    /// They are for the server of the live stream, or if that comes from elsewhere, for the one of stills.
+    fn add_source_credentials(&mut self, user: &str, password: &str) {
+        let live = if let DeviceArg::Other(Address::Http(url, _)) = &self.device { Some(url.clone()) } else { None };
+        if let DeviceArg::Other(address) = &mut self.device {
+            address.add_credentials(user, password);
+        }
+        if let Some(address) = &mut self.still_address {
+            address.add_credentials(user, password, live.as_ref());
+        }
     }
 
     /// The first TCP address at which it listens, if any, that address for this machine, and for others.
@@ -276,6 +321,12 @@ impl Config {
 impl Args {
     fn check(self) -> Result<Config, Exit> {
         let (mut credentials, mut notes) = (Credentials::default(), Vec::new());
+        let still_address = match (self.still_url, self.still_command) {
+            (Some(_), Some(_)) => {
+                return Err(Exit::Wrong("--still-url and --still-command: expected one of them".into()));
+            }
+            (url, command) => url.or(command.map(StillAddress::Command)),
+        };
         if let Some(path) = self.auth_file {
             let (text, is_public) = read_secrets(&path).map_err(|error| cannot_read("--auth-file", &path, &error))?;
             credentials.add_file(&text).map_err(|why| Exit::Wrong(format!("--auth-file {path}: {why}")))?;
@@ -300,6 +351,7 @@ impl Args {
                 deadline: self.still_deadline,
                 min_interval: self.still_min_interval,
             },
+            still_address,
             orientation: (self.rotate.is_some() || self.flip.is_some())
                 .then(|| Orientation::new(self.flip, self.rotate.unwrap_or(0))),
             control_values: self.control,
@@ -394,6 +446,7 @@ mod tests {
         let camera = |text: &str| match text.parse() {
             Ok(DeviceArg::Camera(choice)) => format!("{choice:?}"),
             Ok(DeviceArg::Synthetic(_)) => "synthetic".into(),
+            Ok(DeviceArg::Other(address)) => format!("{address:?}"),
             Err(why) => why,
         };
         for (text, expected) in [
@@ -404,6 +457,11 @@ mod tests {
             ("serial:1F", "Serial(\"1F\")"),
             ("/dev/video0", "Path(\"/dev/video0\")"),
             ("./name:x", "Path(\"./name:x\")"),
+            ("clip.MJPEG", "Path(\"clip.MJPEG\")"),
+            ("pictures/", "Path(\"pictures/\")"),
+            ("exec:a -b: c", "Command(\"a -b: c\")"),
+            ("-", "Input"),
+            ("http://u:p@cam:81/s", "Http(Url { host: \"cam\", port: 81, path: \"/s\" }, Some(Basic(***)))"),
         ] {
             assert_eq!(camera(text), expected, "{text}");
         }
@@ -436,7 +494,7 @@ mod tests {
         let address = "ADDRESS:PORT with a numeric address, such as 0.0.0.0:8080 or [::]:8080, or unix:PATH";
         let size = "WIDTHxHEIGHT in pixels, from 16x16 to 16384x16384, such as 640x480";
         let seconds = "a number of seconds, such as 5 or 0.5";
-        let camera = "auto, synthetic, name:CARD, serial:NUMBER, or a path such as /dev/video0";
+        let camera = "auto, synthetic, name:CARD, serial:NUMBER, a path such as /dev/video0 or clip.mjpeg, http://HOST/PATH, exec:COMMAND or -";
         let origin = "*, none, or an origin such as http://mainsail.local";
         for (option, value, expected) in [
             ("device", "video0", camera),

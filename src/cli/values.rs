@@ -23,6 +23,12 @@ pub fn picture_or_none(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Whether this names a file or a directory, there or not there yet.
+pub fn is_path(text: &str) -> bool {
+    let end = text.rsplit_once('.').map_or(String::new(), |(_, end)| end.to_ascii_lowercase());
+    text.contains('/') || ["mjpeg", "mjpg", "avi", "jpg", "jpeg"].contains(&end.as_str())
+}
+
 /// Octal permissions of a file.
 pub fn permissions(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);

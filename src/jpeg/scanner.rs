@@ -209,7 +209,7 @@ fn end_of_scan(data: &[u8], scan: usize, has_one_scan: bool) -> Result<usize, (F
 /// The first place at or behind `at` where two bytes are like this. Written so that the compiler compares many at once,
 /// since every scan is read.
 #[inline]
-fn find_pair(data: &[u8], mut at: usize, is_wanted: impl Fn(u8, u8) -> bool) -> Option<usize> {
+pub fn find_pair(data: &[u8], mut at: usize, is_wanted: impl Fn(u8, u8) -> bool) -> Option<usize> {
     const CHUNK: usize = 64;
     while let Some(bytes) = data.get(at..at + CHUNK + 1) {
         let pairs = bytes[..CHUNK].iter().zip(&bytes[1..]);

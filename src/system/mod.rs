@@ -3,3 +3,4 @@
 pub mod log;
 pub mod os;
 pub mod resources;
+pub mod supervisor;

@@ -163,6 +163,49 @@ pub fn close_descriptor(fd: RawFd) {
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
+/// Makes this process the parent of what its descendants leave behind, as init is otherwise.
+pub fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: sets one attribute of this process; takes no pointers.
+    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The processes whose parent this one is, those that have ended and were not reaped among them.
+pub fn children() -> Vec<u32> {
+    let own = std::process::id();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything, come the state and the parent.
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok()) == Some(own)
+    };
+    pids.filter(is_child).collect()
+}
+
+/// Takes the end of one child of this process: which one, and its exit code, or 128 and the number of the signal more.
+pub fn reap() -> Option<(u32, u8)> {
+    let mut status = 0;
+    // SAFETY: `status` is valid for the call to fill.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
+    u32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| (pid, code as u8))
+}
+
+/// Sends a signal to a process.
+pub fn kill(pid: u32, number: i32) {
+    // SAFETY: takes no pointers. Processes of others are protected by the kernel.
+    unsafe { libc::kill(pid as libc::pid_t, number) };
+}
+
+/// Sends a signal to a process group; 0 only asks. Returns whether there is one.
+pub fn kill_group(group: u32, number: i32) -> bool {
+    // SAFETY: takes no pointers. Processes of others are protected by the kernel.
+    unsafe { libc::kill(-(group as libc::pid_t), number) == 0 }
+}
+
 /// What this process uses, as far as /proc says.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Process {

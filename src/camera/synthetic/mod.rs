@@ -215,7 +215,13 @@ impl Device for Camera {
             tone: Tone { gain: tone.gain * brightness, ..tone },
         };
         let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode a frame: {error}")))?;
-        sink(RawFrame { data, sequence: due.sequence as u32, is_flagged: false, exposed_at: Some(due.at) });
+        sink(RawFrame {
+            data,
+            sequence: due.sequence as u32,
+            is_flagged: false,
+            exposed_at: Some(due.at),
+            captured_real: None,
+        });
         Ok(())
     }
 

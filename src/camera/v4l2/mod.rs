@@ -360,6 +360,7 @@ impl V4l2Device {
             sequence: meta.sequence,
             is_flagged: meta.flags.contains(Flags::ERROR),
             exposed_at: (clock == Flags::TIMESTAMP_MONOTONIC && !exposed_at.is_zero()).then_some(exposed_at),
+            captured_real: None,
         });
         Ok(())
     }
