@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::camera::elsewhere::Elsewhere;
 use crate::camera::intake::{Counters, Intake, Rejected};
 use crate::camera::settle::{Known, Rule};
 use crate::camera::{
-    CameraError, Device, ErrorKind, Identity, Offer, RawFrame, Source,
+    CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Source,
     v4l2::{self, diagnose},
 };
 use crate::cli::Config;
@@ -106,6 +107,8 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
     let mode = device.start(config.live, BUFFERS)?;
     let mut live = Look::new(mode.size, None);
     live.first(device)?;
+    let has_any_size = mode.size == Size::UNKNOWN;
+    let mode = Mode { size: live.intake.size(), ..mode };
     let cold = began.elapsed();
     live.until(device, SETTLE, |look| look.is_settled)?;
     let settle = began.elapsed() - cold;
@@ -114,7 +117,7 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
     let mut report = vec![
         format!(
             "live mode        {mode}{}",
-            if mode.size == config.live.size { "" } else { " (nearest to what was asked)" }
+            if has_any_size || mode.size == config.live.size { "" } else { " (nearest to what was asked)" }
         ),
         format!("cold start       {} ms to the first whole picture", cold.as_millis()),
         format!(
@@ -126,7 +129,9 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
     report.extend(live.report());
     let offers = device.offers();
     let want = config.still.mode(&offers, |_| false);
-    if want.size != mode.size {
+    if let Some(address) = &config.still_address {
+        report.push(examine_elsewhere(address, device, config.still.deadline)?);
+    } else if want.size != mode.size && !has_any_size {
         let switching = Instant::now();
         let still = device.start(want, 2)?;
         let mut look = Look::new(still.size, Some(mode.size));
@@ -151,6 +156,22 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
         report.push("still            the camera has no other size; /still gives a fresh live picture".into());
     }
     Ok(report)
+}
+
+/// The line of the report on a still that does not come from the camera's stream.
+fn examine_elsewhere(
+    elsewhere: &dyn Elsewhere,
+    device: &mut dyn Device,
+    time: Duration,
+) -> Result<String, CameraError> {
+    device.stop()?;
+    let began = Instant::now();
+    let mut look = Look::new(Size::UNKNOWN, None);
+    elsewhere.take(began + time, &|| true, &mut |raw| look.look(&raw))?;
+    match look.whole() {
+        0 => Err(look.nothing_whole()),
+        _ => Ok(format!("still {}: in {} ms, from elsewhere", look.intake.size(), began.elapsed().as_millis())),
+    }
 }
 
 /// What was seen of one stream.

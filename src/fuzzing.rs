@@ -19,6 +19,7 @@ use crate::camera::controls::{Panel, Remembered};
 use crate::camera::intake::{Counters, Intake};
 use crate::camera::session::Session;
 use crate::camera::settle::Known;
+use crate::camera::sources::splitter::Splitter;
 use crate::camera::synthetic::Synthetic;
 use crate::camera::v4l2::{Choice, V4l2Source};
 use crate::camera::{Device, Mode, Source};
@@ -148,7 +149,7 @@ pub fn query(data: &[u8]) {
         assert_eq!(query.get(name).as_ref(), slow.iter().find(|(other, _)| other == name).map(|(_, value)| value));
     }
     for mode in [DeliveryMode::Newest, DeliveryMode::All, DeliveryMode::Lockstep] {
-        assert!(Delivery::from_query(&query, mode).err().is_none_or(|why| !why.is_empty()));
+        assert!(Delivery::from_query(&query, mode, true).err().is_none_or(|why| !why.is_empty()));
     }
     if let Some((route, _)) = Route::decode(target) {
         assert!(!route.methods().is_empty());
@@ -344,6 +345,83 @@ fn list_controls(device: &mut dyn Device) {
         for text in ["0", "-1", "1", "on", "9223372036854775807"] {
             if let Ok(value) = control.parse(text) {
                 let _ = controls.set(&control, value);
+            }
+        }
+    }
+}
+
+/// Whatever a server or a command sends, and however it is cut: what is found is what a search of the whole finds, and
+/// a clean picture in a part behind it is found in the end.
+pub fn splitter(data: &[u8]) {
+    static CLEAN: &[u8] = include_bytes!("../fuzz/seeds/jpeg/small.jpg");
+    let Some((&piece, stream)) = data.split_first() else { return };
+    let mut stream = stream.to_vec();
+    // As many as the length of a segment that was cut can claim.
+    while stream.len() < data.len() + (70 << 10) {
+        stream.extend_from_slice(b"\r\n--b\r\n\r\n");
+        stream.extend_from_slice(CLEAN);
+    }
+    let (mut splitter, mut whole) = (Splitter::default(), Vec::new());
+    let (mut rest, mut turn) = (&stream[..], 1);
+    while !rest.is_empty() {
+        let length = if piece == 0 { rest.len() } else { usize::from(piece) * turn % 5000 + 1 };
+        let (now, later) = rest.split_at(length.min(rest.len()));
+        splitter.push(now);
+        while let Some(found) = splitter.next() {
+            if found.is_whole {
+                whole.push(found.data.to_vec());
+            }
+        }
+        (rest, turn) = (later, turn + 1);
+    }
+    assert_eq!(whole, pictures_in(&stream));
+    assert!(whole.iter().any(|jpeg| jpeg == CLEAN));
+}
+
+/// The whole pictures in a stream of bytes, by a walk through all of them at once.
+fn pictures_in(data: &[u8]) -> Vec<&[u8]> {
+    let (mut pictures, mut from, mut doubtful) = (Vec::new(), 0, 0);
+    'pictures: loop {
+        let begins = |at: &usize| {
+            data[*at..].starts_with(&[0xFF, 0xD8, 0xFF]) && (*at >= doubtful || *at > 0 && data[*at - 1] == b'\n')
+        };
+        let Some(mut start) = (from..data.len()).find(begins) else { return pictures };
+        let (mut at, mut last, mut is_scan) = (start + 2, start + 2, false);
+        loop {
+            let (Some(&byte), Some(&marker)) = (data.get(at), data.get(at + 1)) else { return pictures };
+            match marker {
+                _ if byte != 0xFF && is_scan => at += 1,
+                0 | 0xD0..=0xD7 if is_scan => at += 2,
+                0xD9 if is_scan => {
+                    pictures.push(&data[start..at + 2]);
+                    (from, doubtful) = (at + 2, 0);
+                    continue 'pictures;
+                }
+                0xD8 if is_scan => {
+                    (from, doubtful) = (at, 0);
+                    continue 'pictures;
+                }
+                0xFF if byte == 0xFF => at += 1,
+                0xD8 if byte == 0xFF => (start, at, last) = (at, at + 2, at + 2),
+                0x01 | 0xD0..=0xD7 if byte == 0xFF && !is_scan => at += 2,
+                _ if byte == 0xFF && is_scan => (is_scan, last) = (false, at),
+                _ => {
+                    let length =
+                        data.get(at + 2..at + 4).map(|bytes| usize::from(bytes[0]) << 8 | usize::from(bytes[1]));
+                    let is_segment = byte == 0xFF && !matches!(marker, 0 | 0xD9);
+                    match length {
+                        None if is_segment => return pictures,
+                        Some(length @ 2..) if is_segment => {
+                            (is_scan, last) = (marker == 0xDA, if marker == 0xDA { last } else { at });
+                            at += 2 + length;
+                        }
+                        _ => {
+                            let claims = data.get(last + 1).is_some_and(|marker| marker & 0xF0 == 0xE0);
+                            (from, doubtful) = (last + 2, if claims { at } else { 0 });
+                            continue 'pictures;
+                        }
+                    }
+                }
             }
         }
     }

@@ -293,3 +293,19 @@ fn standard_input_is_a_camera() {
         }
     }
 }
+
+/// `--check` examines a command and a still's command like a camera.
+#[test]
+fn it_can_be_examined() {
+    let pictures = Pictures::new();
+    let (camera, still) =
+        (format!("exec:{}", pictures.camera()), format!("cat {}", pictures.path("still.jpg").display()));
+    for (still, words) in [(still.as_str(), "still 640x480: in "), ("echo no film >&2", "no film")] {
+        let output =
+            program().args(["--check", "--device", &camera, "--still-command", still]).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.success(), words.starts_with("still"), "{text}");
+        assert!(text.contains(words) && !text.contains("0x0"), "{text}");
+        assert!(text.contains("160x120") || !output.status.success(), "{text}");
+    }
+}

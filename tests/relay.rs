@@ -69,7 +69,8 @@ impl Upstream {
 
     /// Relays `/`.
     fn relayed(&self, args: &[&str]) -> TestServer {
-        TestServer::start(&[&["--device", &self.url("/"), "--idle", "0.3"], args].concat())
+        let idle: &[&str] = if args.contains(&"--idle") { &[] } else { &["--idle", "0.3"] };
+        TestServer::start(&[&["--device", &self.url("/")], idle, args].concat())
     }
 
     fn now(&self) -> usize {
@@ -709,4 +710,28 @@ fn an_esp32_is_survived() {
     }
     assert!(server.rss_kib() < memory + 8_000 && server.peak_rss_kib() < 60_000, "{memory} then {}", server.rss_kib());
     assert_eq!(upstream.most(), 1, "never a second client");
+}
+
+/// The modes that keep every frame, replay and figures are the same as with a webcam.
+#[test]
+fn all_frames_replay_and_figures_are_as_with_a_webcam() {
+    let pictures = pictures();
+    let shown = pictures.clone();
+    let upstream = Upstream::start(move |socket, _, _| good(socket, &pictures));
+    let server = upstream.relayed(&["--replay", "5", "--idle", "0"]);
+    assert_shows("newest", &server, &shown, 10);
+    let clip = server.get("/clip");
+    let known = |bytes: &[u8]| shown.iter().find(|jpeg| bytes.starts_with(jpeg)).map(|jpeg| jpeg.len());
+    let (mut rest, mut count) = (&clip.body[..], 0);
+    while let Some(length) = known(rest) {
+        (rest, count) = (&rest[length..], count + 1);
+    }
+    assert!(count >= 8 && rest.is_empty(), "{count} pictures, and {} bytes more", rest.len());
+    let mut all = server.connect();
+    all.send(request("GET", "/stream?mode=all"));
+    let mut bytes = vec![0; 20_000];
+    all.into_reader().read_exact(&mut bytes).expect("a stream");
+    assert!(String::from_utf8_lossy(&bytes).contains("X-Frame-Seq: "));
+    assert!(server.get("/state").text().contains("160"));
+    assert_eq!(server.get("/healthz").status, 200);
 }

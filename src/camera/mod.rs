@@ -56,6 +56,11 @@ pub trait Device: Send {
     /// Which camera this is.
     fn identity(&self) -> &Identity;
 
+    /// Whether opening it has shown that it is there.
+    fn is_tried_by_opening(&self) -> bool {
+        true
+    }
+
     /// The sizes that it offers as Motion-JPEG, each with its rates in frames per second, fastest first.
     fn offers(&self) -> Vec<Offer>;
 

@@ -268,8 +268,10 @@ impl Session {
         if state.device.is_some() {
             return Ok(());
         }
-        let identity = self.source.open()?.identity().clone();
-        info!("camera found device={} card=\"{}\"; asleep until somebody looks", identity.node, identity.card);
+        let device = self.source.open()?;
+        let identity = device.identity().clone();
+        let found = if device.is_tried_by_opening() { "found" } else { "not tried yet" };
+        info!("camera {found} device={} card=\"{}\"; asleep until somebody looks", identity.node, identity.card);
         let mut status = self.status.lock();
         status.set_identity(identity);
         status.fall_asleep();

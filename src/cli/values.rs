@@ -1,6 +1,7 @@
 //! The values of options: from text to what they mean. Errors say what was expected; the option and its value are put
 //! in front of them (`errors.rs`).
 
+use std::path::Path;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -26,7 +27,8 @@ pub fn picture_or_none(text: &str) -> Result<bool, String> {
 /// Whether this names a file or a directory, there or not there yet.
 pub fn is_path(text: &str) -> bool {
     let end = text.rsplit_once('.').map_or(String::new(), |(_, end)| end.to_ascii_lowercase());
-    text.contains('/') || ["mjpeg", "mjpg", "avi", "jpg", "jpeg"].contains(&end.as_str())
+    // Any other name has to be there by now.
+    text.contains('/') || Path::new(text).exists() || ["mjpeg", "mjpg", "avi", "jpg", "jpeg"].contains(&end.as_str())
 }
 
 /// Octal permissions of a file.

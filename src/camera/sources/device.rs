@@ -61,6 +61,10 @@ impl Device for SourceDevice {
         &self.identity
     }
 
+    fn is_tried_by_opening(&self) -> bool {
+        self.identity.driver == "replay"
+    }
+
     fn offers(&self) -> Vec<Offer> {
         vec![Offer { size: Size::UNKNOWN, fps: Vec::new() }]
     }

@@ -127,7 +127,11 @@ impl Relay {
     /// Why there is no picture in what came.
     fn no_picture(&self, what: &str) -> CameraError {
         let excerpt = self.arrivals.splitter.excerpt();
-        let came = if excerpt.is_empty() { String::new() } else { format!("; what came is no JPEG: \"{excerpt}\"") };
+        let came = if self.waiting_since.is_none() || excerpt.is_empty() {
+            String::new()
+        } else {
+            format!("; what came is no JPEG: \"{excerpt}\"")
+        };
         failed(format!("{} {what}{came}", self.url))
     }
 

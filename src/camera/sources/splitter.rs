@@ -154,7 +154,8 @@ impl Splitter {
             };
             found = at;
             let Some(next) = self.buffer.get(at + 2) else { break false };
-            let is_thumbnail = at < self.doubtful && self.buffer[..at].last() != Some(&b'\n');
+            let before = self.buffer[..at].last().or(self.head.last());
+            let is_thumbnail = at < self.doubtful && before != Some(&b'\n');
             if *next == 0xFF && !is_thumbnail {
                 break true;
             }
