@@ -10,6 +10,7 @@ use crate::camera::Device;
 use crate::camera::control::{Control, ControlType, ControlValue};
 use crate::camera::controls::{ControlError, Panel};
 use crate::camera::session::Session;
+use crate::frame::Size;
 use crate::http::response::Response;
 use crate::http::route::Query;
 
@@ -25,11 +26,13 @@ pub fn input(panel: &Panel, session: &Session) -> Response {
         Ok(controls) => controls,
         Err(refusal) => return refuse(refusal),
     };
+    let live = session.status().mode.map(|mode| mode.size);
+    let known = |size: Size| if size == Size::UNKNOWN { live } else { Some(size) };
     let sizes = session.with_device(Instant::now() + DEADLINE, |device: &mut dyn Device| {
-        Ok(device.offers().into_iter().map(|offer| offer.size).collect::<Vec<_>>())
+        Ok(device.offers().into_iter().filter_map(|offer| known(offer.size)).collect::<Vec<_>>())
     });
     let sizes = sizes.unwrap_or_default();
-    let current = session.status().mode.and_then(|mode| sizes.iter().position(|size| *size == mode.size));
+    let current = live.and_then(|live| sizes.iter().position(|size| *size == live));
     let resolutions: Map<_, _> =
         sizes.iter().enumerate().map(|(index, size)| (index.to_string(), size.to_string().into())).collect();
     let mut shown: Vec<Value> = controls.iter().map(describe).collect();
