@@ -735,3 +735,30 @@ fn all_frames_replay_and_figures_are_as_with_a_webcam() {
     assert!(server.get("/state").text().contains("160"));
     assert_eq!(server.get("/healthz").status, 200);
 }
+
+/// Pictures that are seconds apart are no stall, streamed or polled.
+#[test]
+fn a_slow_server_is_left_in_peace() {
+    let pictures = pictures();
+    let streamed = pictures.clone();
+    let slow = Upstream::start(move |socket, _, _| {
+        socket.write_all(MULTIPART.as_bytes())?;
+        for jpeg in streamed.iter().cycle() {
+            socket.write_all(&part(jpeg))?;
+            thread::sleep(Duration::from_secs(3));
+        }
+        Ok(())
+    });
+    let shown = pictures.clone();
+    let polled = Upstream::start(move |socket, _, _| {
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", pictures[0].len());
+        socket.write_all(&[head.as_bytes(), &pictures[0]].concat())
+    });
+    let (streaming, polling) = (slow.relayed(&[]), polled.relayed(&["--fps", "0.3"]));
+    thread::scope(|scope| {
+        scope.spawn(|| assert_shows("streamed", &streaming, &shown, 4));
+        scope.spawn(|| assert_shows("polled", &polling, &shown, 3));
+    });
+    assert_eq!((slow.total(), polled.total(), polled.requests().len()), (1, 1, 3), "{:?}", streaming.log());
+}

@@ -59,7 +59,10 @@ impl Patience {
     /// The silence that is a stall, for a stream at this interval.
     pub fn limit(&self, interval: Option<Duration>, has_pictures: bool) -> Duration {
         let periods = interval.map_or(Duration::ZERO, |interval| interval * PERIODS);
-        let known = if has_pictures {
+        let known = if has_pictures && self.gaps.is_empty() && interval.is_none() {
+            // Nobody knows how far apart its pictures are.
+            FIRST
+        } else if has_pictures {
             self.gaps.iter().max().copied().unwrap_or_default() * GAP_FACTOR
         } else {
             match self.first {
@@ -98,6 +101,8 @@ mod tests {
             ("exposes for 6 s", camera(6.0, &[6.0; 3]), None, 18.0),
             ("a picture in 5 s", camera(5.0, &[5.0; 3]), Some(seconds(5.0)), 50.0),
             ("a picture in 5 s, no interval", camera(5.0, &[5.0]), None, 15.0),
+            ("one picture so far, no interval", camera(0.1, &[]), None, 9.0),
+            ("one picture so far, 30 fps", camera(0.1, &[]), thirty, 2.0),
             ("slow once, fast since", camera(6.0, &[&[6.0; 9][..], &[0.033; 64]].concat()), thirty, 2.0),
         ] {
             assert_eq!(patience.limit(interval, true), seconds(limit), "{name}");

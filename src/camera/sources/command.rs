@@ -46,17 +46,17 @@ impl Source for CommandSource {
     fn open(&self) -> Result<Box<dyn Device>, CameraError> {
         let backoff = self.backoff.clone();
         let Some(command) = self.command.clone() else {
-            let begin = move |_: Mode| {
+            let begin = move |want: Mode| {
                 let is_first = backoff.begin();
-                Ok::<Started, _>((None, Box::new(StandardInput::new(is_first)?)))
+                Ok::<Started, _>((want.fps, Box::new(StandardInput::new(is_first)?)))
             };
             return Ok(SourceDevice::open(["-", "standard input", "command"].map(String::from), begin));
         };
         let node = without_credentials(&format!("exec:{command}"));
         let card = command.split_whitespace().next().unwrap_or_default().to_owned();
-        let begin = move |_: Mode| {
+        let begin = move |want: Mode| {
             backoff.begin();
-            Ok::<Started, _>((None, Box::new(Run::start(&command)?)))
+            Ok::<Started, _>((want.fps, Box::new(Run::start(&command)?)))
         };
         Ok(SourceDevice::open([node, card, "command".into()], begin))
     }

@@ -35,7 +35,7 @@ pub trait Input: Send {
     fn picture(&self) -> RawFrame<'_>;
 }
 
-/// A stream that was started: its rate, where that is known, and where its pictures come from.
+/// A stream that was started: its rate, as far as it is known or was asked for, and where its pictures come from.
 pub type Started = (Option<f64>, Box<dyn Input>);
 
 /// An open source.

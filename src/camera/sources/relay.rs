@@ -37,7 +37,7 @@ impl Source for RelaySource {
         let identity = [self.url.to_string(), self.url.authority(), "relay".into()];
         let begin = move |want: Mode| {
             backoff.begin();
-            Ok::<Started, _>((None, Box::new(Relay::new(url.clone(), basic.clone(), want.fps))))
+            Ok::<Started, _>((want.fps, Box::new(Relay::new(url.clone(), basic.clone(), want.fps))))
         };
         Ok(SourceDevice::open(identity, begin))
     }
