@@ -38,6 +38,63 @@ fn nobody_looks_so_it_stays_dark() {
     assert_eq!(times(&server, STREAMS), 0, "{:?}", server.log());
 }
 
+/// HEAD asks what GET would say, and does nothing.
+#[test]
+fn head_neither_opens_nor_switches_the_camera() {
+    let server = TestServer::start(&["--size=320x240", "--still-size=640x480", "--replay=5"]);
+    let mut client = server.connect();
+    let mut heads = |expected: &[(&str, u16)]| {
+        for (target, status) in expected {
+            client.send(request("HEAD", target));
+            let head = client.try_response("HEAD").expect("a response");
+            assert_eq!(head.status, *status, "{target}: {}", head.head);
+        }
+    };
+    let targets = ["/snapshot", "/?action=snapshot", "/still", "/full_res", "/snapshot?size=max", "/warm?for=60"];
+    let targets =
+        [&targets[..], &["/controls", "/controls?brightness=9", "/input.json", "/program.json", "/state"]].concat();
+    server.wait_log("camera found", PATIENCE);
+    heads(&targets.iter().map(|target| (*target, 200)).collect::<Vec<_>>());
+    heads(&[("/clip", 503), ("/nowhere", 404)]);
+    assert_at_rest(&server);
+    assert_eq!((times(&server, STREAMS), times(&server, "camera opened")), (0, 0), "{:?}", server.log());
+
+    let mut viewer = server.stream("/stream");
+    viewer.next_part();
+    heads(&[("/still", 200), ("/snapshot?size=max", 200), ("/warm", 200), ("/snapshot", 200), ("/clip", 200)]);
+    drop(viewer);
+    wait_until("the camera is closed, since nothing keeps it warm", PATIENCE, || times(&server, CLOSED) == 1);
+    assert_eq!(times(&server, "still taken"), 0, "{:?}", server.log());
+}
+
+/// Nobody turns the light on for an hour; whoever needs more than a minute asks again.
+#[test]
+fn kept_warm_for_a_minute_at_most() {
+    let server = TestServer::start(&["--size=320x240", "--idle=0.3"]);
+    for (target, expected) in [
+        ("/warm", "10 s"),
+        ("/warm?for=2.5", "2.5 s"),
+        ("/warm?for=60s", "60 s"),
+        ("/warm?for=61", "60 s"),
+        ("/warm?for=3600s", "60 s"),
+        ("/warm?for=1e300", "60 s"),
+    ] {
+        let response = server.get(target);
+        let text = String::from_utf8_lossy(&response.body).into_owned();
+        assert_eq!((response.status, text), (200, format!("the camera is kept warm for {expected}\n")), "{target}");
+    }
+    for wrong in ["/warm?for=-1", "/warm?for=NaN", "/warm?for=", "/warm?for=long"] {
+        assert_eq!(server.get(wrong).status, 400, "{wrong}");
+    }
+    let server = TestServer::start(&["--size=320x240", "--idle=0.3"]);
+    server.get("/warm?for=1");
+    let start = Instant::now();
+    thread::sleep(Duration::from_millis(700));
+    server.get("/warm?for=1");
+    wait_until("the camera is closed", PATIENCE, || times(&server, CLOSED) == 1);
+    assert!(start.elapsed() > Duration::from_millis(1_600), "renewed: {:?}", start.elapsed());
+}
+
 #[test]
 fn started_once_for_three_at_the_same_moment() {
     let server = TestServer::start(&["--size", "320x240"]);

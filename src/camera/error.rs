@@ -1,6 +1,7 @@
 //! Why a camera could not do what was asked, and since when it has sent no pictures.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::frame::Stamp;
 
@@ -24,6 +25,8 @@ pub enum ErrorKind {
     Bandwidth,
     /// It was being used and failed.
     Failed,
+    /// Others have it first, for this long.
+    Busy(Duration),
 }
 
 /// A time in which pictures are wanted and none come.

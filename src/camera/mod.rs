@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod control;
 pub mod controls;
+mod duty;
 pub mod elsewhere;
 pub mod error;
 pub mod histogram;
@@ -20,6 +21,7 @@ pub mod rhythm;
 mod scripted;
 pub mod session;
 pub mod settle;
+mod sharing;
 pub mod sources;
 pub mod still;
 pub mod synthetic;

@@ -101,7 +101,7 @@ fn words(status: &Status) -> &'static str {
         Some(ErrorKind::Absent) => "no camera found",
         Some(ErrorKind::Refused) => "camera cannot be used",
         Some(ErrorKind::Bandwidth) => "USB bus is too slow",
-        Some(ErrorKind::Failed) => "camera sends no pictures",
+        Some(ErrorKind::Failed | ErrorKind::Busy(_)) => "camera sends no pictures",
     }
 }
 

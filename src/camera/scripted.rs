@@ -241,7 +241,7 @@ impl Stage {
     }
 
     fn still(&self) -> Result<super::still::Still, CameraError> {
-        self.stills.take(Duration::ZERO, None)
+        self.stills.take(Duration::ZERO, None, &|| true)
     }
 
     fn opens(&self) -> u32 {
@@ -458,7 +458,7 @@ fn the_first_picture_after_a_start_is_no_still_unless_it_is_asked_for() {
     let shot = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.index == 0 { 30 } else { 120 }));
     let stage = Stage::new(Script { shot, ..GOOD });
     stage.live();
-    let take = |rule| stage.stills.take(Duration::ZERO, rule).unwrap().frame.jpeg() == jpeg(STILL, 120);
+    let take = |rule| stage.stills.take(Duration::ZERO, rule, &|| true).unwrap().frame.jpeg() == jpeg(STILL, 120);
     assert!(take(None) && take(Some(Rule::Drop(1))) && !take(Some(Rule::Drop(0))));
     drop(stage);
 
@@ -592,7 +592,7 @@ fn a_still_settles_by_measurement_or_says_that_it_did_not() {
     stage.live();
     let still = stage.still().unwrap();
     assert!(still.is_settled && still.frame.jpeg() == jpeg(STILL, 120));
-    let first = stage.stills.take(Duration::ZERO, Some(Rule::Drop(0))).unwrap();
+    let first = stage.stills.take(Duration::ZERO, Some(Rule::Drop(0)), &|| true).unwrap();
     assert!(!first.is_settled && first.frame.jpeg() == jpeg(STILL, 4), "settle=0 takes the first whole one");
     drop(stage);
 
@@ -637,7 +637,7 @@ fn the_live_stream_is_away_until_a_picture_comes_after_the_still() {
     let stage = Stage::new(GOOD);
     for _ in 0..40 {
         stage.live();
-        let still = stage.stills.take(Duration::ZERO, Some(Rule::Drop(3))).unwrap();
+        let still = stage.stills.take(Duration::ZERO, Some(Rule::Drop(3)), &|| true).unwrap();
         let after = os::monotonic();
         while stage.live().captured_at().mono < after {}
         let pause = stage.session.status().learned.pause.unwrap();
@@ -758,7 +758,10 @@ fn an_error_of_a_stream_that_is_over_does_not_close_what_a_still_just_used() {
     while stage.calls.waits.load(Ordering::SeqCst) < 4 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(stage.stills.take(Duration::ZERO, Some(Rule::Drop(0))).map(|still| still.frame.size()), Ok(STILL));
+    assert_eq!(
+        stage.stills.take(Duration::ZERO, Some(Rule::Drop(0)), &|| true).map(|still| still.frame.size()),
+        Ok(STILL)
+    );
     stage.live();
     assert_eq!((stage.opens(), stage.session.failures()), (1, 0));
 }

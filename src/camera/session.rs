@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::duty::Duty;
 use super::error::Silence;
 use super::intake::{Counters, Intake, Traits, count};
 pub use super::phase::{Learned, Phase};
@@ -96,6 +97,8 @@ pub struct Status {
     live_since: Option<Instant>,
     /// When it was stopped for a still, until its next picture.
     away_since: Option<Instant>,
+    /// When the next still may stop it, as far as viewers watch.
+    duty: Duty,
     /// When the camera was opened; `None` while it is closed.
     opened_at: Option<Instant>,
     /// Time for which it was open before that.
@@ -176,6 +179,15 @@ impl Session {
     /// Whether the live stream is away for a still, so that its last frame may be shown again.
     pub fn is_switching(&self) -> bool {
         self.status.lock().away_since.is_some()
+    }
+
+    /// When a still may stop the live stream, if not now: with viewers, it first runs as long as it was away for the last
+    /// still.
+    pub fn still_not_before(&self) -> Option<Instant> {
+        if self.hub.viewers() == 0 {
+            return None;
+        }
+        self.status.lock().duty.not_before(Instant::now())
     }
 
     /// How long the live stream has been running; `None` while it is not.
@@ -327,6 +339,7 @@ impl Status {
 
     fn fall_asleep(&mut self) {
         (self.phase, self.silence) = (Phase::Asleep, None);
+        self.duty = Duty::default();
     }
 }
 
@@ -429,6 +442,7 @@ impl<'a> Locked<'a> {
             let mut status = self.session.status.lock();
             status.live_since = None;
             status.away_since.get_or_insert_with(Instant::now);
+            status.duty.leave(Instant::now());
         }
         self.start(want, buffers, "--still-")
     }
@@ -476,6 +490,7 @@ impl<'a> Locked<'a> {
         if let Some(since) = status.away_since.take() {
             status.learned.pause = Some(since.elapsed());
         }
+        status.duty.note_live_picture(Instant::now());
         status.is_opening_logged = false;
         status.silence = None;
         if status.mode.replace(mode).is_none() {
@@ -511,7 +526,11 @@ impl<'a> Locked<'a> {
     pub fn lend(&mut self) {
         let away_since = self.state.live.as_ref().map(|_| Instant::now());
         self.close();
-        self.session.status.lock().away_since = away_since;
+        let mut status = self.session.status.lock();
+        status.away_since = away_since;
+        if let Some(now) = away_since {
+            status.duty.leave(now);
+        }
     }
 
     /// Closes the camera. Returns whether it was open.

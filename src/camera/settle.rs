@@ -38,6 +38,11 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The rule whose pictures will do for both.
+    pub fn stricter(self, other: Self) -> Self {
+        if self.satisfies(other) { self } else { other }
+    }
+
     /// Whether a picture that was taken under this rule will do for a request under `asked`.
     pub fn satisfies(self, asked: Self) -> bool {
         match (self, asked) {

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::elsewhere::{self, Elsewhere};
 pub use super::histogram::{BOUNDS, Histogram};
 use super::intake::{Accepted, Intake, SETTLED_AFTER, count};
 use super::session::{Locked, Session};
 use super::settle::{Known, Rule};
+use super::sharing::{Sharing, Turn};
 use super::{CameraError, ErrorKind, Mode, Offer};
 use crate::frame::{Frame, FrameInfo, Size};
 use crate::hub::Wait;
@@ -71,8 +72,8 @@ pub struct Stills {
     session: Arc<Session>,
     settings: StillSettings,
     elsewhere: Option<Box<dyn Elsewhere>>,
+    sharing: Sharing<Still>,
     state: Mutex<Progress>,
-    done: Condvar,
     /// Stills taken with a switch.
     pub switches: AtomicU64,
     /// Requests that got a still, with or without a switch.
@@ -87,11 +88,6 @@ pub struct Stills {
 
 #[derive(Default)]
 struct Progress {
-    is_busy: bool,
-    /// Attempts that have ended.
-    attempts: u64,
-    failure: Option<CameraError>,
-    newest: Option<Still>,
     switched_at: Option<Instant>,
     /// When the last settled live picture that was measured was exposed, and its mean luma.
     live_luma: Option<(Duration, f32)>,
@@ -112,29 +108,14 @@ struct Sizes {
     needless: Vec<Size>,
 }
 
-/// Ends an attempt, whatever became of it, so that no request waits for ever.
-struct Attempt<'a> {
-    stills: &'a Stills,
-    outcome: Result<Still, CameraError>,
-}
+/// Closes the camera if taking a still panics: nobody knows in what state the driver was left.
+struct CloseOnPanic<'a>(&'a Session);
 
-impl Drop for Attempt<'_> {
+impl Drop for CloseOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Nobody knows in what state the driver was left.
-            self.stills.session.lock().close();
+            self.0.lock().close();
         }
-        let mut state = self.stills.state.lock();
-        state.is_busy = false;
-        state.attempts += 1;
-        match &self.outcome {
-            Ok(still) => {
-                state.newest = Some(still.clone());
-                state.failure = None;
-            }
-            Err(error) => state.failure = Some(error.clone()),
-        }
-        self.stills.done.notify_all();
     }
 }
 
@@ -145,8 +126,8 @@ impl Stills {
             session,
             settings,
             elsewhere,
+            sharing: Sharing::new(),
             state: Mutex::default(),
-            done: Condvar::new(),
             switches: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -155,67 +136,60 @@ impl Stills {
         })
     }
 
-    /// Takes a still exposed after now, or at most `max_age` ago. `rule` overrides the settings' for this one.
+    /// Takes a still exposed after now, or at most `max_age` ago. `rule` overrides the settings' for this one. While it
+    /// waits for its turn, `go_on` is called at least four times a second; `false` ends that.
     ///
     /// # Errors
-    /// In words, when the camera cannot be had or sent no whole picture of the still's size in time.
-    pub fn take(&self, max_age: Duration, rule: Option<Rule>) -> Result<Still, CameraError> {
-        let asked = os::monotonic();
+    /// In words, when the camera cannot be had or sent no whole picture of the still's size in time. [`ErrorKind::Busy`]
+    /// where the live stream has to run first, for longer than this request may wait.
+    pub fn take(&self, max_age: Duration, rule: Option<Rule>, go_on: &dyn Fn() -> bool) -> Result<Still, CameraError> {
+        let (asked, came_at) = (os::monotonic(), Instant::now());
         let not_before = asked.saturating_sub(max_age);
-        let deadline = Instant::now() + self.settings.deadline * 2 + MARGIN;
         let rule = rule.unwrap_or(self.settings.rule);
-        if let Some(still) = self.share(not_before, rule, deadline)? {
-            count(&self.answered);
-            return Ok(still);
-        }
-        let failed = CameraError::new(ErrorKind::Failed, "taking the still ended unexpectedly");
-        let mut attempt = Attempt { stills: self, outcome: Err(failed) };
-        attempt.outcome = self.take_now(asked, rule);
-        match &attempt.outcome {
+        let will_do = |still: &Still| still.frame.captured_at().mono > not_before && still.rule.satisfies(rule);
+        let failures = self.session.failures();
+        let may_wait = || {
+            if !go_on() {
+                return Err(failed("the client has left"));
+            }
+            let is_late = came_at.elapsed() >= self.settings.deadline * 2 + MARGIN;
+            if is_late { Err(failed("other stills were taken until the time was over")) } else { Ok(()) }
+        };
+        let turn = self.sharing.turn(rule, &will_do, &|| self.not_before(came_at, failures), &may_wait)?;
+        let taken = match turn {
+            Turn::Done(still) => Ok(still),
+            Turn::Own(attempt, rule) => {
+                let _close = CloseOnPanic(&self.session);
+                let taken = self.take_now(asked, rule);
+                attempt.end(taken.clone());
+                taken
+            }
+        };
+        match &taken {
             Ok(_) => count(&self.answered),
             Err(error) => {
                 count(&self.failures);
                 warn!("still failed reason=\"{error}\"");
             }
         }
-        attempt.outcome.clone()
+        taken
     }
 
-    /// Waits for a still of another request that was exposed after `not_before` and waited for as `rule` says. Returns `None` when it is this request's
-    /// turn to take one; the stills are marked busy then.
-    fn share(&self, not_before: Duration, rule: Rule, deadline: Instant) -> Result<Option<Still>, CameraError> {
-        let mut state = self.state.lock();
-        let mut seen = None;
-        loop {
-            let will_do = |still: &&Still| still.frame.captured_at().mono > not_before && still.rule.satisfies(rule);
-            if let Some(still) = state.newest.as_ref().filter(will_do) {
-                return Ok(Some(still.clone()));
-            }
-            // An attempt that began before this request, and failed since, fails it too.
-            if let (Some(seen), Some(failure)) = (seen, &state.failure)
-                && state.attempts != seen
-            {
-                return Err(failure.clone());
-            }
-            if self.session.is_stopping() {
-                return Err(CameraError::new(ErrorKind::Failed, "the server is stopping"));
-            }
-            let wait = match state.switched_at {
-                _ if state.is_busy => deadline,
-                Some(at) if at.elapsed() < self.settings.min_interval => at + self.settings.min_interval,
-                _ => {
-                    state.is_busy = true;
-                    return Ok(None);
-                }
-            };
-            if state.is_busy {
-                seen = Some(state.attempts);
-            }
-            if Instant::now() >= deadline {
-                return Err(CameraError::new(ErrorKind::Failed, "other stills were taken until the time was over"));
-            }
-            self.done.wait_until(&mut state, wait.min(deadline).min(Instant::now() + TICK));
+    /// When the camera may be switched, if not now, for a request that came then, with so many failures before it.
+    fn not_before(&self, came_at: Instant, failures: u64) -> Result<Option<Instant>, CameraError> {
+        if self.session.is_stopping() {
+            return Err(failed("the server is stopping"));
         }
+        let now = Instant::now();
+        let duty = self.session.still_not_before();
+        if duty.is_some() && self.session.failures() != failures {
+            return Err(failed(self.session.reason()));
+        }
+        if let Some(at) = duty.filter(|at| *at > came_at + self.settings.deadline) {
+            return Err(busy(at - now));
+        }
+        let interval = self.state.lock().switched_at.map(|at| at + self.settings.min_interval);
+        Ok(duty.max(interval.filter(|at| *at > now)))
     }
 
     fn take_now(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
@@ -230,7 +204,7 @@ impl Stills {
         }
         let known = self.known();
         let Some(mut locked) = self.session.lock_until(Instant::now() + self.settings.deadline) else {
-            return Err(CameraError::new(ErrorKind::Failed, "the camera's driver does not answer"));
+            return Err(failed("the camera's driver does not answer"));
         };
         // Only now, so that a cold camera is opened for the still, not first for the live stream.
         let _watch = self.session.hub.watch();
@@ -408,8 +382,8 @@ pub fn settled_frame(
                 frame
             }
             (_, Some(frame)) => return Ok((frame, false)),
-            (Wait::Closed, None) => return Err(CameraError::new(ErrorKind::Failed, "the server is stopping")),
-            (Wait::Nothing, None) => return Err(CameraError::new(ErrorKind::Failed, session.reason())),
+            (Wait::Closed, None) => return Err(failed("the server is stopping")),
+            (Wait::Nothing, None) => return Err(failed(session.reason())),
         };
         let has_settled = match rule {
             Rule::Auto => frame.is_settled(),
@@ -422,6 +396,20 @@ pub fn settled_frame(
         }
         newest = Some(frame);
     }
+}
+
+fn failed(why: impl Into<String>) -> CameraError {
+    CameraError::new(ErrorKind::Failed, why)
+}
+
+/// Why a still has to wait for longer than its request may.
+fn busy(time: Duration) -> CameraError {
+    let seconds = time.as_secs_f64();
+    let why = format!(
+        "viewers have the live picture for another {seconds:.1} s first, as long as it was away for the last still; \
+        max_age=MS accepts a still that was taken before"
+    );
+    CameraError::new(ErrorKind::Busy(time), why)
 }
 
 impl Sizes {

@@ -222,6 +222,7 @@ impl App {
         let query = &exchange.query;
         let Parts { session, stills, panel, ring, .. } = &self.parts;
         let response = match route {
+            _ if exchange.is_head() && route.uses_camera() => Ok(self.head(route)),
             Route::Stream => match self.stream(exchange) {
                 Ok(()) => return false,
                 Err(refusal) => Err(refusal),
@@ -255,6 +256,18 @@ impl App {
         let delivery = delivery.map_err(|why| Response::text(400, why))?;
         let sources = delivery::Sources { hub: &session.hub, ring, lockstep, no_signal };
         stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
+    }
+
+    /// The response to HEAD where GET would use the camera: what is known without it.
+    fn head(&self, route: Route) -> Response {
+        let session = &self.parts.session;
+        match (route, session.health_problem(), session.hub.newest_captured()) {
+            (Route::Controls | Route::InputJson, ..) => Response::head_only("application/json"),
+            (_, Some(why), _) => Response::unavailable(why),
+            (Route::Snapshot, None, Some(frame)) => Response::picture(frame, &picture::camera(session)),
+            (Route::Warm, ..) => Response::head_only("text/plain; charset=utf-8"),
+            _ => Response::head_only("image/jpeg"),
+        }
     }
 
     fn exchange<'a>(&'a self, connection: &'a Connection, permit: &'a Permit, head: &'a Head) -> Exchange<'a> {

@@ -23,6 +23,8 @@ pub struct Response {
 enum Body {
     Bytes(Vec<u8>),
     Fixed(&'static [u8]),
+    /// For HEAD, where nobody knows what GET would send.
+    Unknown,
     /// What replaces the beginning of the frame's JPEG, and where it goes on behind it.
     Picture(Vec<u8>, usize, Arc<Frame>),
 }
@@ -48,6 +50,11 @@ impl Response {
     /// A file that is part of the program.
     pub fn file(content_type: &str, bytes: &'static [u8]) -> Self {
         Self::new(200, content_type, Body::Fixed(bytes))
+    }
+
+    /// The head of something that was not made, for HEAD.
+    pub fn head_only(content_type: &str) -> Self {
+        Self::new(200, content_type, Body::Unknown).uncached()
     }
 
     /// One picture, with what wget, cron jobs and timelapse programs want to know about it.
@@ -105,6 +112,7 @@ impl Response {
         let (first, body) = match &self.body {
             Body::Bytes(bytes) => (&[][..], bytes.as_slice()),
             Body::Fixed(bytes) => (&[][..], *bytes),
+            Body::Unknown => (&[][..], &[][..]),
             Body::Picture(header, rest, frame) => (header.as_slice(), &frame.jpeg()[*rest..]),
         };
         let mut head = self.head(version, first.len() + body.len(), keep);
@@ -133,6 +141,9 @@ impl Response {
         // Writing to a Vec cannot fail.
         let _ = printed.raw_print(&mut head, version.clone(), &[], true, None);
         head.truncate(head.len().saturating_sub(2));
+        if matches!(self.body, Body::Unknown) {
+            head.truncate(head.len().saturating_sub(b"Content-Length: 0\r\n".len()));
+        }
         let connection: &[u8] = if keep { b"Connection: keep-alive\r\n\r\n" } else { b"Connection: close\r\n\r\n" };
         head.extend_from_slice(connection);
         head
@@ -170,6 +181,9 @@ mod tests {
             assert!(head.contains(&format!("\r\n{field}")), "{field} in {head}");
         }
         assert!(!head.contains("chunked"), "{head}");
+        let unknown = String::from_utf8(Response::head_only("image/jpeg").head(&HTTPVersion(1, 0), 0, true)).unwrap();
+        assert!(unknown.contains("\r\nContent-Type: image/jpeg\r\n") && !unknown.contains("Length"), "{unknown}");
+        assert!(unknown.ends_with("\r\nConnection: keep-alive\r\n\r\n"), "{unknown}");
         let renamed = Response::text(200, "").with("Server", "MJPG-Streamer/0.2").head(&HTTPVersion(1, 1), 0, true);
         let renamed = String::from_utf8(renamed).unwrap();
         assert!(renamed.contains("\r\nServer: MJPG-Streamer/0.2\r\n") && !renamed.contains("framehub"), "{renamed}");

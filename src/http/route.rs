@@ -92,6 +92,11 @@ impl Route {
         matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script)
     }
 
+    /// Whether GET opens, switches or waits for the camera, which HEAD must not.
+    pub fn uses_camera(self) -> bool {
+        matches!(self, Self::Snapshot | Self::Still | Self::Warm | Self::Controls | Self::InputJson)
+    }
+
     /// The effect of a request with this method.
     pub fn effect(self, method: &Method) -> Effect {
         match self {

@@ -53,6 +53,8 @@ struct Progress {
 
 struct Demand {
     watchers: usize,
+    /// Those of them that watch the live stream.
+    viewers: usize,
     /// When demand ends: the last watcher left then, or a warm camera was asked for until then.
     until: Instant,
 }
@@ -119,7 +121,7 @@ impl Hub {
             captured: Condvar::new(),
             is_closed: AtomicBool::new(false),
             sinks,
-            demand: Mutex::new(Demand { watchers: 0, until: Instant::now() }),
+            demand: Mutex::new(Demand { watchers: 0, viewers: 0, until: Instant::now() }),
             wake: bounded(1),
         })
     }
@@ -231,9 +233,21 @@ impl Hub {
 
     /// Counts as one that wants pictures until the result is dropped.
     pub fn watch(self: &Arc<Self>) -> Watch {
-        self.demand.lock().watchers += 1;
+        self.watch_as(0)
+    }
+
+    /// Counts as one that watches the live stream until the result is dropped.
+    pub fn view(self: &Arc<Self>) -> Watch {
+        self.watch_as(1)
+    }
+
+    fn watch_as(self: &Arc<Self>, viewers: usize) -> Watch {
+        let mut demand = self.demand.lock();
+        demand.watchers += 1;
+        demand.viewers += viewers;
+        drop(demand);
         self.wake_camera();
-        Watch { hub: self.clone() }
+        Watch { hub: self.clone(), viewers }
     }
 
     /// Wants pictures for this long, without waiting for any.
@@ -247,6 +261,11 @@ impl Hub {
     /// Number of requests that want pictures now.
     pub fn watchers(&self) -> usize {
         self.demand.lock().watchers
+    }
+
+    /// How many of them watch the live stream.
+    pub fn viewers(&self) -> usize {
+        self.demand.lock().viewers
     }
 
     /// How long nobody has wanted pictures; `None` while somebody does.
@@ -271,15 +290,17 @@ impl Hub {
     }
 }
 
-/// One that wants pictures; see [`Hub::watch`].
+/// One that wants pictures; see [`Hub::watch`] and [`Hub::view`].
 pub struct Watch {
     hub: Arc<Hub>,
+    viewers: usize,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut demand = self.hub.demand.lock();
         demand.watchers -= 1;
+        demand.viewers -= self.viewers;
         demand.until = demand.until.max(Instant::now());
     }
 }
@@ -476,6 +497,10 @@ mod tests {
         assert_eq!((hub.watchers(), hub.unwatched_for()), (1, None));
         drop(watch);
         assert!(hub.unwatched_for().is_some());
+        let (_watch, view) = (hub.watch(), hub.view());
+        assert_eq!((hub.watchers(), hub.viewers()), (2, 1));
+        drop((view, _watch));
+        assert_eq!((hub.watchers(), hub.viewers()), (0, 0));
         hub.keep_warm(Duration::from_secs(60));
         assert_eq!(hub.unwatched_for(), None);
         hub.wait_for_demand(None);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::camera::ErrorKind;
 use crate::camera::session::Session;
 use crate::camera::settle::Rule;
 use crate::camera::still::{Stills, settled_frame};
@@ -15,6 +16,10 @@ use crate::system::os;
 const DEADLINE: Duration = Duration::from_millis(2800);
 /// How long a picture from a cold camera may take to settle, after the first one.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long `/warm` keeps the camera open at most; it may be renewed.
+const WARM: f64 = 60.0;
+/// How many pictures a request may have dropped before its own at most, so that it does not hold the camera for long.
+const MOST_DROPPED: u32 = 60;
 /// How long a still's request waits for its turn to wait for the camera.
 const QUEUE: Duration = Duration::from_secs(5);
 
@@ -51,9 +56,11 @@ pub fn still(exchange: &Exchange<'_>, session: &Session, stills: &Stills) -> Res
     let (rule, max_age) = (settle(&exchange.query)?, max_age(&exchange.query)?);
     let asked = Instant::now();
     let _waiting = exchange.wait(asked + QUEUE)?;
-    let still = stills
-        .take(max_age + asked.elapsed(), rule)
-        .map_err(|error| Response::unavailable(format!("no full-resolution picture: {error}")))?;
+    let taken = stills.take(max_age + asked.elapsed(), rule, &|| !exchange.connection.has_left());
+    let still = taken.map_err(|error| {
+        let wait = if let ErrorKind::Busy(time) = error.kind { time.as_secs_f64().ceil() as u32 } else { 2 };
+        Response::unavailable_for(wait.max(1), format!("no full-resolution picture: {error}"))
+    })?;
     let size = still.frame.size();
     Ok(Response::picture(still.frame, &camera(session))
         .with("X-Frame-Size", size.to_string())
@@ -66,15 +73,17 @@ pub fn camera(session: &Session) -> String {
     session.status().identity.map_or_else(String::new, |identity| identity.card)
 }
 
-/// `/warm?for=10s`: opens the camera ahead of a still and keeps it open, so that the picture has settled by then.
+/// `/warm?for=10s`: opens the camera ahead of a still and keeps it open, so that the picture has settled by then. Longer
+/// times are cut to [`WARM`].
 ///
 /// # Errors
 /// 400 for a wrong time.
 pub fn warm(hub: &Hub, query: &Query<'_>) -> Result<Response, Response> {
     let text = query.get("for").unwrap_or_else(|| "10s".into());
-    let seconds = text.strip_suffix('s').unwrap_or(&text).parse::<f64>().ok().filter(|s| (0.0..=3600.0).contains(s));
-    let invalid = || Response::text(400, format!("invalid for \"{text}\": expected at most 3600 s, such as for=10s"));
-    let seconds = seconds.ok_or_else(invalid)?;
+    let seconds = text.strip_suffix('s').unwrap_or(&text).parse::<f64>().ok().filter(|s| *s >= 0.0);
+    let invalid =
+        || Response::text(400, format!("invalid for \"{text}\": expected a number of seconds, such as for=10s"));
+    let seconds = seconds.ok_or_else(invalid)?.min(WARM);
     hub.keep_warm(Duration::from_secs_f64(seconds));
     Ok(Response::text(200, format!("the camera is kept warm for {seconds} s")))
 }
@@ -89,6 +98,8 @@ fn max_age(query: &Query<'_>) -> Result<Duration, Response> {
 /// `settle=0` takes the first whole picture, `settle=N` drops N first, `settle=auto` waits until the picture is settled.
 fn settle(query: &Query<'_>) -> Result<Option<Rule>, Response> {
     let Some(text) = query.get("settle") else { return Ok(None) };
-    let invalid = |_| Response::text(400, format!("invalid settle \"{text}\": expected auto, or a number of pictures"));
-    text.parse().map(Some).map_err(invalid)
+    let is_allowed = |rule: &Rule| !matches!(rule, Rule::Drop(count) if *count > MOST_DROPPED);
+    let expected = format!("expected auto, or a number of pictures from 0 to {MOST_DROPPED}");
+    let invalid = || Response::text(400, format!("invalid settle \"{text}\": {expected}"));
+    text.parse().ok().filter(is_allowed).map(Some).ok_or_else(invalid)
 }

@@ -48,7 +48,7 @@ pub fn respond(
     let mut feed = feed().map_err(|why| Response::text(400, why))?;
     let viewer = exchange.viewer(mode)?;
     let hub = &session.hub;
-    let _watch = hub.watch();
+    let _view = hub.view();
     let end = match run(exchange, &head, session, feed.as_mut(), viewer.stats()) {
         Ok(end) => end,
         Err(_) if hub.is_closed() => EndReason::ServerStops,

@@ -17,7 +17,12 @@ SLACK_PERIODS = 4  # what the issue allows on top of the camera's own time
 def still(server, size, path="/still", asked=None):
     """One still: checked to be whole, of this size and exposed after it was asked for. Its headers and numbers."""
     asked = asked or int(server.guest.cam("time")) / 1e9
-    status, head, body = server.get(path, 30)
+    while True:
+        status, head, body = server.get(path, 30)
+        # The live stream may have to run first for longer than a still waits.
+        if status != 503 or b"viewers have the live picture" not in body:
+            break
+        time.sleep(int(head["retry-after"]))
     expect(status == 200, f"{path}: {status} {body[:200]!r}")
     expect(jpeg_fault(body) is None, f"{path}: {jpeg_fault(body)}")
     numbers = rigcam(body)
