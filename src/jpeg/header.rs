@@ -3,7 +3,8 @@
 //! Strict readers refuse a picture that begins with neither, and AVI1, which many webcams write, is neither. Exif also
 //! says which way up a picture is shown, when it was taken, and by which camera.
 
-use std::str::FromStr;
+use std::str::{self, FromStr};
+use std::time::Duration;
 
 use super::segments::*;
 
@@ -188,6 +189,25 @@ pub fn with_capture(jpeg: &[u8], capture: &Capture<'_>) -> Option<(Vec<u8>, usiz
         exif.add(false, TIME_FRACTION, ASCII, &text(&format!("{:06}", capture.micros)));
     }
     Some(([&jpeg[..start], &exif.segment()?].concat(), rest))
+}
+
+/// When a picture was taken, as its Exif header says to a fraction of a second: since the beginning of its month, by the local
+/// time of that place. For differences.
+pub fn captured_at(jpeg: &[u8]) -> Option<Duration> {
+    let mut all = Segments::new(jpeg).ok()?;
+    let header = std::iter::from_fn(|| all.next().ok()).take_while(|segment| segment.marker != SOS);
+    let exif = header.filter_map(|segment| Exif::read(&segment)).next()?;
+    let text = |tag: u16| {
+        let entry = exif.photo.iter().find(|entry| exif.number(&entry[..2]) == u32::from(tag))?;
+        let at = exif.number(&entry[8..]) as usize;
+        let text = exif.tiff.get(at..at.checked_add(exif.number(&entry[4..8]) as usize)?)?;
+        str::from_utf8(text).ok()?.strip_suffix('\0')
+    };
+    let number = |text: &str| text.parse::<u64>().ok();
+    let (time, fraction) = (text(TIME)?, text(TIME_FRACTION)?);
+    let [day, hour, minute, second] = [8..10, 11..13, 14..16, 17..19].map(|at| time.get(at).and_then(number));
+    let seconds = ((day? * 24 + hour?) * 60 + minute?) * 60 + second?;
+    Some(Duration::from_secs(seconds) + Duration::from_micros(number(fraction).filter(|_| fraction.len() == 6)?))
 }
 
 /// An Exif segment, taken apart: TIFF with a main directory, and one for the photo.
@@ -488,6 +508,8 @@ mod tests {
                 assert!(exif.tiff.windows(text.len()).any(|window| window == text));
             }
             assert_eq!(exif.orientation(), exif_of(&jpeg).and_then(|exif| exif.orientation()));
+            let time = Duration::from_secs(((25 * 24 + 14) * 60 + 3) * 60 + 10) + Duration::from_micros(42);
+            assert_eq!((captured_at(&dated), captured_at(&jpeg)), (Some(time), None));
             let later = Capture { time: "2027:01:01 00:00:00".into(), ..capture.clone() };
             assert!(with_capture(&dated, &later).is_none(), "what it says already is kept, as a relay has to");
         }

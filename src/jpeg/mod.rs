@@ -13,7 +13,7 @@ mod luma;
 mod scanner;
 mod segments;
 
-pub use self::header::{Capture, Flip, Orientation, orientation, with_capture};
+pub use self::header::{Capture, Flip, Orientation, captured_at, orientation, with_capture};
 pub use self::luma::mean_luma;
 pub(crate) use self::scanner::find_pair;
 pub use self::scanner::{Picture, inspect, inspect_without_eoi};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::device::{Input, SourceDevice, Started, absent, failed};
 use super::splitter::{LIMIT, Splitter};
 use crate::camera::{CameraError, Device, Mode, RawFrame, Source};
+use crate::jpeg;
 use crate::system::os;
 
 /// Pictures per second where neither the recording nor `--fps` says.
@@ -138,7 +139,7 @@ impl Recording {
                 while let Some(found) = splitter.next() {
                     if found.is_whole {
                         *has_pictures = true;
-                        return Ok(found.head.captured_at);
+                        return Ok(found.head.captured_at.or_else(|| jpeg::captured_at(found.data)));
                     }
                 }
                 let mut bytes = vec![0; READ];
