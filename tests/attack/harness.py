@@ -175,7 +175,7 @@ def prefer(pid):
 
 
 def in_child(function, *args):
-    """Runs a function in a process of its own, which ends with us. Returns the process and the pipe of its result."""
+    """Runs a function in another process, which ends with us. Returns the process and the pipe of its result."""
     ours, theirs = multiprocessing.Pipe()
 
     def run():
