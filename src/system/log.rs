@@ -23,8 +23,9 @@ const PIECE: usize = 4096;
 
 /// The name of each thread that serves a client.
 pub const CLIENT: &str = "client";
-/// Most lines a second, below errors and above debugging, of all clients' threads together.
-const CLIENT_LINES: u64 = 50;
+/// Most lines a second, below errors and above debugging, of all clients' threads together: enough for every viewer of a
+/// full server to leave at once.
+const CLIENT_LINES: u64 = 200;
 
 static LOGGER: Logger = Logger(Mutex::new(Output { rest: Vec::new(), dropped: 0 }));
 static QUOTA: Mutex<Quota> = Mutex::new(Quota { second: 0, lines: 0 });
