@@ -2,6 +2,11 @@
 
 use tiny_http::Method;
 
+use crate::system::percent::{bytes, decode};
+
+/// What `+` stands for in a query.
+const PLUS: u8 = b' ';
+
 /// What a URL stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -144,7 +149,7 @@ impl<'a> Query<'a> {
 
     /// All parameters and their values, decoded.
     pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + use<'a> {
-        self.raw().map(|(key, value)| (decode(key), decode(value)))
+        self.raw().map(|(key, value)| (decode(key, PLUS), decode(value, PLUS)))
     }
 
     /// The decoded value of the first parameter with this name; empty if it has none.
@@ -155,36 +160,13 @@ impl<'a> Query<'a> {
     /// The decoded values of all parameters with this name. Nothing is decoded that need not be: a URL can have thousands
     /// of other parameters.
     pub fn all(&self, name: &str) -> impl Iterator<Item = String> {
-        self.raw().filter(move |(key, _)| decoded(key).eq(name.bytes())).map(|(_, value)| decode(value))
+        self.raw().filter(move |(key, _)| bytes(key, PLUS).eq(name.bytes())).map(|(_, value)| decode(value, PLUS))
     }
 
     fn raw(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
-}
-
-/// Decodes percent escapes, and `+` as a space. Invalid escapes stay as they are.
-fn decode(text: &str) -> String {
-    let bytes: Vec<u8> = decoded(text).collect();
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-fn decoded(text: &str) -> impl Iterator<Item = u8> {
-    let mut rest = text.as_bytes();
-    std::iter::from_fn(move || {
-        let [byte, tail @ ..] = rest else { return None };
-        rest = tail;
-        let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        Some(match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                rest = &tail[2..];
-                (high * 16 + low) as u8
-            }
-            (b'+', ..) => b' ',
-            _ => *byte,
-        })
-    })
 }
 
 #[cfg(test)]

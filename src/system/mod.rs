@@ -2,5 +2,6 @@
 
 pub mod log;
 pub mod os;
+pub(crate) mod percent;
 pub mod resources;
 pub mod supervisor;

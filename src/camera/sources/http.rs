@@ -13,6 +13,7 @@ use super::device::{absent, failed, without_credentials};
 use super::splitter::{Head, read_head};
 use crate::camera::CameraError;
 use crate::system::os::{self, Event};
+use crate::system::percent::decode;
 
 /// How long one address may take to accept a connection, and all of a name's addresses.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -93,14 +94,14 @@ impl Url {
                                %3A %2F %3F %23 %40",
         )?;
         let is_address = name.starts_with('[') && name.ends_with(']');
-        let inner = if is_address { decoded(&name[1..name.len() - 1]) } else { name.to_ascii_lowercase() };
+        let inner = if is_address { decode(&name[1..name.len() - 1], b'+') } else { name.to_ascii_lowercase() };
         if inner.is_empty() || (!is_address && inner.contains([':', '[', ']'])) {
             return Err(
                 "expected http://HOST[:PORT]/PATH; an IPv6 address stands in brackets: http://[fd00::1]/".into()
             );
         }
         let basic = user.map(|user| user.split_once(':').unwrap_or((user, "")));
-        let basic = basic.map(|(user, password)| Basic::new(&decoded(user), &decoded(password)));
+        let basic = basic.map(|(user, password)| Basic::new(&decode(user, b'+'), &decode(password, b'+')));
         Ok((Self { host: inner, port, path }, basic))
     }
 
@@ -154,26 +155,6 @@ impl Url {
         }
         format!("cannot find {host}: {error}; is the name right, and the network up? An IP address always works")
     }
-}
-
-/// Percent-decoded.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let hex = behind.get(..2).and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
-        match hex.filter(|_| first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A response whose head has been read.
