@@ -116,18 +116,30 @@ fn part(jpeg: &[u8]) -> Vec<u8> {
     [head.as_bytes(), jpeg, b"\r\n"].concat()
 }
 
-/// Sends parts at 20 fps until the client leaves.
-fn stream(socket: &mut TcpStream, parts: &[Vec<u8>]) -> Io {
+/// Time between two pictures at 20 fps.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// Sends parts, with this time between them, until the client leaves.
+fn stream_every(period: Duration, socket: &mut TcpStream, parts: &[Vec<u8>]) -> Io {
     for part in parts.iter().cycle() {
         socket.write_all(part)?;
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(period);
     }
     Ok(())
 }
 
-fn good(socket: &mut TcpStream, pictures: &[Vec<u8>]) -> Io {
+fn stream(socket: &mut TcpStream, parts: &[Vec<u8>]) -> Io {
+    stream_every(PERIOD, socket, parts)
+}
+
+/// A sound stream, as [`stream_every`].
+fn good_every(period: Duration, socket: &mut TcpStream, pictures: &[Vec<u8>]) -> Io {
     socket.write_all(MULTIPART.as_bytes())?;
-    stream(socket, &pictures.iter().map(|jpeg| part(jpeg)).collect::<Vec<_>>())
+    stream_every(period, socket, &pictures.iter().map(|jpeg| part(jpeg)).collect::<Vec<_>>())
+}
+
+fn good(socket: &mut TcpStream, pictures: &[Vec<u8>]) -> Io {
+    good_every(PERIOD, socket, pictures)
 }
 
 /// So many pictures reach a viewer, all of them bit by bit as they were sent.
@@ -414,14 +426,7 @@ fn damaged_pictures_are_left_out_and_the_others_are_not() {
 fn fifty_viewers_are_one_client() {
     let pictures = pictures();
     let shown = pictures.clone();
-    let upstream = Upstream::start(move |socket, _, _| {
-        socket.write_all(MULTIPART.as_bytes())?;
-        for jpeg in pictures.iter().cycle() {
-            socket.write_all(&part(jpeg))?;
-            thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    });
+    let upstream = Upstream::start(move |socket, _, _| good_every(Duration::from_millis(100), socket, &pictures));
     let server = upstream.relayed(&[]);
     thread::sleep(Duration::from_millis(500));
     assert_eq!(upstream.total(), 0, "nobody watches yet");
@@ -742,14 +747,7 @@ fn all_frames_replay_and_figures_are_as_with_a_webcam() {
 fn a_slow_server_is_left_in_peace() {
     let pictures = pictures();
     let streamed = pictures.clone();
-    let slow = Upstream::start(move |socket, _, _| {
-        socket.write_all(MULTIPART.as_bytes())?;
-        for jpeg in streamed.iter().cycle() {
-            socket.write_all(&part(jpeg))?;
-            thread::sleep(Duration::from_secs(3));
-        }
-        Ok(())
-    });
+    let slow = Upstream::start(move |socket, _, _| good_every(Duration::from_secs(3), socket, &streamed));
     let shown = pictures.clone();
     let polled = Upstream::start(move |socket, _, _| {
         let head =
