@@ -8,9 +8,9 @@
 //! | room | idea |
 //! |---|---|
 //! | [`cli`] | the command line and the file, as typed and as checked; other programs' command lines |
-//! | [`camera`] | what a camera is; V4L2, synthetic; the capture thread |
-//! | [`frame`], [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
-//! | [`hub`] | the newest frame, the wake-up, the number of viewers; lock-step, thinning, the ring of the latest frames |
+//! | `camera` | what a camera is; V4L2, synthetic; other servers, commands, recordings; the capture thread |
+//! | `frame`, [`jpeg`] | an immutable picture; a pure scanner for what cameras send |
+//! | `hub` | the newest frame, the wake-up, the number of viewers; lock-step, thinning, the ring of the latest frames |
 //! | [`http`] | from an accepted socket to a response |
 //! | [`doctor`] | `--list` and `--check` |
 //! | [`systemd`] | what a service manager is told, and the sockets that it holds |
@@ -43,7 +43,6 @@ use self::camera::elsewhere::Elsewhere;
 use self::camera::no_signal::NoSignal;
 use self::camera::session::Session;
 use self::camera::sources::replay::PathSource;
-pub use self::camera::sources::splitter;
 use self::camera::still::Stills;
 use self::camera::v4l2::{Choice, V4l2Source};
 use self::camera::{Mode, Source};

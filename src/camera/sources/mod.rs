@@ -1,8 +1,9 @@
 //! Cameras that are no V4L2 device: another server, a command, a recording. All of them are streams of bytes with pictures
 //! in them, and one device stands for all.
 //!
-//! None has a size that could be asked for: [`Size::UNKNOWN`] says so, and a still is a picture of the stream, or comes
-//! from elsewhere ([`stills`]). Waiting for a picture is what reads the bytes, on the thread that waits.
+//! None has a size that could be asked for ([`Size::UNKNOWN`](crate::frame::Size::UNKNOWN)), and a still is a picture of
+//! the stream, or comes from elsewhere ([`stills`]). Waiting for a picture is what reads the bytes, on the thread that
+//! waits.
 
 pub mod command;
 mod device;
