@@ -1,4 +1,5 @@
-//! How soon a still may interrupt the live stream again: after each return it runs for longer than it was away. So clients that take stills cannot take more than half of the live picture from those that watch it.
+//! How soon a still may interrupt the live stream again: after each return it runs for longer than it was away. So clients
+//! that take stills cannot take more than half of the live picture from those that watch it.
 
 use std::time::{Duration, Instant};
 

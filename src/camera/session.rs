@@ -338,8 +338,7 @@ impl Status {
     }
 
     fn fall_asleep(&mut self) {
-        (self.phase, self.silence) = (Phase::Asleep, None);
-        self.duty = Duty::default();
+        (self.phase, self.silence, self.duty) = (Phase::Asleep, None, Duty::default());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line as typed ([`Args`]) and as checked ([`Config`]).
+//! The command line as typed (`Args`) and as checked ([`Config`]).
 
 pub mod compat;
 mod errors;
@@ -259,7 +259,7 @@ impl Config {
             return Err(Exit::Asked(usage));
         }
         let mut args = split_values(args, &usage).map_err(Exit::Wrong)?;
-        let is_public = args.iter().any(|arg| arg.starts_with("http://") && arg.contains('@'));
+        let is_public = args.iter().any(|arg| matches!(Address::from_text(arg), Some(Ok(Address::Http(_, Some(_))))));
         if let Some(at) = args.iter().position(|arg| arg == "--config").filter(|at| at + 1 < args.len()) {
             let path = args[at + 1].clone();
             let text = fs::read_to_string(&path).map_err(|error| cannot_read("--config", &path, &error))?;

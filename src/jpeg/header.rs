@@ -138,9 +138,13 @@ pub(super) fn cleaned(
 
 /// How a picture says that it is to be turned.
 pub fn orientation(jpeg: &[u8]) -> Option<Orientation> {
+    exif_of(jpeg)?.orientation()
+}
+
+fn exif_of(jpeg: &[u8]) -> Option<Exif> {
     let mut all = Segments::new(jpeg).ok()?;
     let mut header = std::iter::from_fn(|| all.next().ok()).take_while(|segment| segment.marker != SOS);
-    header.find_map(|segment| Exif::read(&segment)).and_then(|exif| exif.orientation())
+    header.find_map(|segment| Exif::read(&segment))
 }
 
 fn is_jfif(segment: &Segment<'_>) -> bool {
@@ -194,9 +198,7 @@ pub fn with_capture(jpeg: &[u8], capture: &Capture<'_>) -> Option<(Vec<u8>, usiz
 /// When a picture was taken, as its Exif header says to a fraction of a second: since the beginning of its month, by the local
 /// time of that place. For differences.
 pub fn captured_at(jpeg: &[u8]) -> Option<Duration> {
-    let mut all = Segments::new(jpeg).ok()?;
-    let header = std::iter::from_fn(|| all.next().ok()).take_while(|segment| segment.marker != SOS);
-    let exif = header.filter_map(|segment| Exif::read(&segment)).next()?;
+    let exif = exif_of(jpeg)?;
     let text = |tag: u16| {
         let entry = exif.photo.iter().find(|entry| exif.number(&entry[..2]) == u32::from(tag))?;
         let at = exif.number(&entry[8..]) as usize;
@@ -373,11 +375,6 @@ mod tests {
         assert_eq!(out.len(), picture.len());
         assert!(inspect(&out).is_ok());
         out
-    }
-
-    fn exif_of(jpeg: &[u8]) -> Option<Exif> {
-        let mut segments = Segments::new(jpeg).unwrap();
-        std::iter::from_fn(|| segments.next().ok()).find_map(|segment| Exif::read(&segment))
     }
 
     /// A camera's Exif: its maker's name, and an orientation. `II` is little-endian.

@@ -2,7 +2,7 @@
 //!
 //! Writing never waits. A full pipe or a stopped terminal would otherwise stop every thread that logs. Lines that do not
 //! fit are dropped and counted, and the next line that fits says how many there were. So are the lines of clients' threads
-//! beyond some tens a second: whoever connects thousands of times must not fill the disk.
+//! beyond some hundreds a second: whoever connects thousands of times must not fill the disk.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::{self, File, OpenOptions};
@@ -52,7 +52,8 @@ pub fn print(line: &str) {
 
 /// Logs how many lines were left out in a second that is over.
 pub fn note_left_out() {
-    if let Some(note) = QUOTA.lock().take(os::monotonic().as_secs(), false).filter(|note| !note.is_empty()) {
+    let note = QUOTA.lock().begin(os::monotonic().as_secs());
+    if let Some(note) = note {
         print(&note);
     }
 }
@@ -69,9 +70,9 @@ impl Log for Logger {
             let level = record.level().as_str().to_ascii_lowercase();
             let thread = thread::current();
             let is_limited = thread.name() == Some(CLIENT) && matches!(record.level(), Level::Info | Level::Warn);
-            let Some(note) = QUOTA.lock().take(os::monotonic().as_secs(), is_limited) else { return };
-            if !note.is_empty() {
-                print(&note);
+            note_left_out();
+            if is_limited && !QUOTA.lock().take() {
+                return;
             }
             print(&format!("{level} {}: {}", thread.name().unwrap_or("-"), record.args()));
         }
@@ -93,15 +94,15 @@ struct Quota {
 }
 
 impl Quota {
-    /// Counts a line: `None` if it is to be left out, else what is to be written in front of it.
-    fn take(&mut self, second: u64, is_limited: bool) -> Option<String> {
-        let note = if second == self.second { None } else { self.end() };
-        self.second = second;
-        self.lines += u64::from(is_limited);
-        match self.lines {
-            0..=CLIENT_LINES => Some(note.unwrap_or_default()),
-            _ => (!is_limited).then(String::new),
-        }
+    /// Begins this second, if it has not begun, and says how many lines were left out in the one before.
+    fn begin(&mut self, second: u64) -> Option<String> {
+        if std::mem::replace(&mut self.second, second) == second { None } else { self.end() }
+    }
+
+    /// Counts a line of a client; `false` if it is to be left out.
+    fn take(&mut self) -> bool {
+        self.lines += 1;
+        self.lines <= CLIENT_LINES
     }
 
     /// Ends the second, and says how many lines were left out in it.
@@ -204,7 +205,10 @@ mod tests {
     #[test]
     fn many_lines_in_a_second_are_counted() {
         let mut quota = Quota { second: 0, lines: 0 };
-        let mut take = |second, is_limited| quota.take(second, is_limited);
+        let mut take = |second, is_limited: bool| {
+            let note = quota.begin(second);
+            (!is_limited || quota.take()).then(|| note.unwrap_or_default())
+        };
         assert!((0..CLIENT_LINES).all(|_| take(7, true) == Some(String::new())));
         assert!((0..1000).all(|_| take(7, true).is_none()));
         assert_eq!(take(7, false), Some(String::new()), "other threads' lines");

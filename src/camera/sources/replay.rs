@@ -17,7 +17,7 @@ const FPS: f64 = 10.0;
 /// A longer pause in a recording is cut short.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Where the header of an AVI file ends at the latest.
-const AVI_HEADER: usize = 8 << 10;
+const AVI_HEADER: u64 = 8 << 10;
 const READ: usize = 64 << 10;
 
 /// What a path leads to, looked at when it is opened: a recording, or else the camera whose node it is.
@@ -121,11 +121,11 @@ impl Recording {
             (None, Medium::Directory { rest: pictures(path)?, picture: Vec::new() })
         } else {
             let mut file = File::open(path).map_err(cannot)?;
-            let mut header = vec![0; AVI_HEADER];
-            let length = read_full(&mut file, &mut header).map_err(cannot)?;
+            let mut header = Vec::new();
+            (&mut file).take(AVI_HEADER).read_to_end(&mut header).map_err(cannot)?;
             file.rewind().map_err(cannot)?;
             let medium = Medium::File { file, splitter: Splitter::default(), has_pictures: false };
-            (avi_rate(&header[..length]), medium)
+            (avi_rate(&header), medium)
         };
         Ok(Self { path: path.into(), fps, medium })
     }
@@ -173,16 +173,6 @@ impl Recording {
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> CameraError {
     absent(format!("cannot read {}: {error}", path.display()))
-}
-
-fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut length = 0;
-    loop {
-        match file.read(&mut buffer[length..])? {
-            0 => return Ok(length),
-            read => length += read,
-        }
-    }
 }
 
 /// The pictures in a directory, the first by name at the end.

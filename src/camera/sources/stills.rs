@@ -35,9 +35,7 @@ impl StillAddress {
             _ => Err("expected http://HOST[:PORT]/PATH".into()),
         }
     }
-}
 
-impl StillAddress {
     /// Uses this user and password for a server whose address has none, if it is the server of the live stream too, or
     /// the only one.
     pub fn add_credentials(&mut self, user: &str, password: &str, live: Option<&Url>) {

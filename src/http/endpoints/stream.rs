@@ -78,7 +78,7 @@ fn head(exchange: &Exchange<'_>) -> Result<Vec<u8>, String> {
 /// `<img>` and the address bar name what they want. Chromium calls itself WebKit too; all browsers on iOS are WebKit.
 fn is_webkit_script(user_agent: &str, accept: &str) -> bool {
     let is_chromium = ["Chrome/", "Chromium/"].iter().any(|name| user_agent.contains(name));
-    user_agent.contains("AppleWebKit/") && !is_chromium && accept.trim() == "*/*"
+    user_agent.contains("AppleWebKit/") && !is_chromium && accept == "*/*"
 }
 
 fn run(
