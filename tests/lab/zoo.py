@@ -35,6 +35,7 @@ class Profile:
     def __init__(self, name):
         self.name, self.sizes, self.controls, self.behaviour, self.title = name, {}, {}, {}, ""
         self.assumed, self.link, is_mjpeg = 0, "bulk", False
+        self.has_status, self.second = False, ""
         for line in (PROFILES / name).read_text().splitlines():
             self.title = self.title or line.strip("# ")
             self.assumed += "assumed" in line
@@ -45,6 +46,10 @@ class Profile:
                 is_mjpeg = words[1] == "MJPG"
             elif words[0] == "link":
                 self.link = " ".join(word for word in words[1:] if word in ("isoc", "super", "bulk"))
+            elif words[0] == "status":
+                self.has_status = words[1] == "yes"
+            elif words[0] == "second":
+                self.second = words[1]
             elif words[0] == "control":
                 self.controls[words[1]] = words[2:]
             elif words[0] == "behaviour":
@@ -285,6 +290,24 @@ class Run:
         self.stop()
         return f"{late:.1f} s"
 
+    def reopen(self):
+        """Closed when nobody looks and opened again at once, a camera that cannot bear that stays on the bus."""
+        if not self.profile.has_status:
+            raise NotApplicable("no status endpoint, by which it would know")
+        self.start("--idle 0.3")
+        self.wait_parts(5)
+        self.guest.cam("set reopen_ms=450")
+        for closes in (1, 2, 3):
+            self.viewer.close()
+            closed = self.guest.wait_for(f"[ $(grep -c 'camera closed' /tmp/server.log) = {closes} ]", 10)
+            expect(closed, "the camera stays open")
+            self.viewer = ZooViewer(self.guest.address, self.profile.behaviour.get("first_bad", 0))
+            self.wait_parts(3)
+            expect(self.guest.status()["plugged"] == "1", "it was opened too soon and left the bus")
+        self.guest.cam("reset")
+        self.stop()
+        return f"{closes} times"
+
     def wait_controls(self, wanted, when):
         expect(self.server is not None, "no server")
         self.wait_parts(10)
@@ -327,6 +350,8 @@ class Run:
         expect(status == 0, f"exit status {status}: {report.strip()[-300:]}")
         missing = [words for words in (self.live_size, self.profile.largest(), "settling") if words not in report]
         expect(not missing, f"{missing} not in: {report.strip()[-600:]}")
+        nodes = self.guest.try_sh("/srv/framehub --list 2>&1", 60)[1]
+        expect(not self.profile.second or f"it offers {self.profile.second}" in nodes, f"the second camera: {nodes}")
         return next((line.strip() for line in report.splitlines() if line.startswith("still ")), "")
 
     def many(self):
@@ -355,7 +380,7 @@ class Run:
                 f"{statistics.median(pauses) * 1e3:.0f} ms, p99 {pauses[len(pauses) * 99 // 100] * 1e3:.0f} ms, "
                 f"longest {pauses[-1] * 1e3:.0f} ms")
 
-    PROMISES = (live, still, way_back, five, dusk, replug, controls_open, controls_still, controls_replug, check)
+    PROMISES = (live, still, way_back, five, dusk, replug, reopen, controls_open, controls_still, controls_replug, check)
 
 
 class Zoo:

@@ -6,7 +6,7 @@ use crate::jpeg;
 use crate::pictures::{self, Composer, Library};
 use crate::profile::Profile;
 use crate::tuning::Tuning;
-use crate::uvc::{Event, Mode, STREAM_EP, Uvc};
+use crate::uvc::{Event, Mode, STATUS_EP, STREAM_EP, Uvc};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
@@ -49,6 +49,11 @@ pub struct State {
     /// The picture before, for cameras that mix it with the next.
     previous: Vec<u8>,
     urbs: VecDeque<Urb>,
+    /// The transfer of the status endpoint, which waits as long as somebody has the camera open.
+    status_urb: Option<u32>,
+    /// When it was closed after a stream.
+    closed_at: Option<Instant>,
+    has_streamed: bool,
     /// Number of the newest transfer asked for. vhci-hcd counts on over a replug.
     last_submit: u32,
     /// Unlink requests that overtook their submission: URB to unlink request.
@@ -132,10 +137,11 @@ impl State {
     }
 
     /// Mean brightness of a picture that is taken now.
-    fn level(&self) -> u8 {
+    fn level(&self, width: u16) -> u8 {
         let usual = self.uvc.controls.0.iter().find(|control| control.name == "exposure_time_absolute");
         let tau = self.tuning.get("ae_tau_ms") as f64 / 1e3;
         let level = match self.exposure() {
+            _ if self.is_starting("start_ms", width) => self.tuning.get("start_level") as f64,
             (true, Some(time)) => RIGHT * f64::from(time) / f64::from(usual.map_or(1, |c| c.default()).max(1)),
             _ if tau > 0.0 => {
                 let from = self.tuning.get("ae_from") as f64;
@@ -144,6 +150,12 @@ impl State {
             _ => RIGHT,
         };
         level.clamp(6.0, 246.0).round() as u8 & !1 // as the composer has them
+    }
+
+    /// Whether this much of a stream's first time is not over, for streams as wide as such a camera takes time for.
+    fn is_starting(&self, name: &str, width: u16) -> bool {
+        i64::from(width) >= self.tuning.get("start_min_w")
+            && self.mode_since.elapsed() < Duration::from_millis(self.tuning.get(name).max(0) as u64)
     }
 
     pub fn plugged(&self) -> bool {
@@ -188,6 +200,9 @@ impl Camera {
                 composer: Composer::default(),
                 previous: Vec::new(),
                 urbs: VecDeque::new(),
+                status_urb: None,
+                closed_at: None,
+                has_streamed: false,
                 last_submit: 0,
                 early_unlinks: HashMap::new(),
                 socket: None,
@@ -286,6 +301,8 @@ impl Camera {
     fn silence(&self, state: &mut State) {
         state.mode = None;
         state.urbs.clear();
+        state.status_urb = None;
+        (state.closed_at, state.has_streamed) = (None, false);
         state.early_unlinks.clear();
         state.connection += 1;
         self.wake.notify_all();
@@ -315,7 +332,13 @@ impl Camera {
                 }
                 let before = state.urbs.len();
                 state.urbs.retain(|u| u.seq != target);
-                let status = if state.urbs.len() < before { ECONNRESET } else { 0 };
+                let is_close = state.status_urb == Some(target);
+                if is_close {
+                    state.status_urb = None;
+                    state.closed_at = state.has_streamed.then(Instant::now);
+                    state.has_streamed = false;
+                }
+                let status = if is_close || state.urbs.len() < before { ECONNRESET } else { 0 };
                 state.reply(RET_UNLINK, seq, status, &[], 0);
                 continue;
             }
@@ -341,6 +364,12 @@ impl Camera {
             } else if ep == u32::from(STREAM_EP) && inbound {
                 state.urbs.push_back(Urb { seq, size: length, packets: data });
                 self.wake.notify_all();
+            } else if ep == u32::from(STATUS_EP) && inbound {
+                let limit = Duration::from_millis(state.tuning.get("reopen_ms").max(0) as u64);
+                if state.closed_at.take().is_some_and(|at| at.elapsed() < limit) {
+                    return Ok(()); // it leaves the bus
+                }
+                state.status_urb = Some(seq);
             } else {
                 state.reply(RET_SUBMIT, seq, EPIPE, &[], 0);
             }
@@ -375,6 +404,7 @@ impl Camera {
                     state.uvc.controls.forget();
                 }
                 state.mode = Some(mode);
+                state.has_streamed = true;
                 state.mode_since = Instant::now();
                 self.wake.notify_all();
             }
@@ -481,16 +511,18 @@ impl Camera {
         let real = (state.tuning.get("sof_w") as u16, state.tuning.get("sof_h") as u16);
         let size = if real.0 > 0 && mode.width > real.0 { real } else { (mode.width, mode.height) };
         let has_tables = state.tuning.get("nodht") == 0;
-        let is_dark = (index as i64) < state.tuning.get("warmup");
+        let is_wide = i64::from(mode.width) >= state.tuning.get("start_min_w");
+        let is_dark = is_wide && (index as i64) < state.tuning.get("warmup");
         let (mut data, text, level, sum);
         if state.uvc.profile.name == "rig" {
             let picture = self.library.picture(size, number, is_dark);
             (level, sum) = (if is_dark { 12 } else { 120 }, picture.sum);
             (data, text) = if has_tables { picture.full.clone() } else { picture.no_dht.clone() };
         } else {
-            level = if is_dark { 12 } else { state.level() };
+            level = if is_dark { 12 } else { state.level(mode.width) };
+            let is_blurred = state.is_starting("focus_ms", mode.width);
             let stray = state.tuning.get("stray").max(0) as usize;
-            let jpeg = state.composer.picture(size, number, level, stray);
+            let jpeg = state.composer.picture(size, number, level, is_blurred, stray);
             sum = pictures::scan_sum(&jpeg);
             (data, text) = pictures::with_comment(&if has_tables { jpeg } else { jpeg::without_dht(&jpeg) });
         }

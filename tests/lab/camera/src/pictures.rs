@@ -70,13 +70,13 @@ const PLAIN: usize = 2_500_000;
 /// Puts pictures of any size and mean brightness together from coded pieces between restart markers.
 #[derive(Default)]
 pub struct Composer {
-    /// By brightness, plainness and MCUs.
-    pieces: HashMap<(u8, bool, usize), Vec<Vec<u8>>>,
+    /// By brightness, plainness, blur and MCUs.
+    pieces: HashMap<(u8, bool, bool, usize), Vec<Vec<u8>>>,
 }
 
 impl Composer {
     /// A picture without a comment; an even `level` spares pieces. `stray` is the number of bytes in front of each restart marker that do not belong.
-    pub fn picture(&mut self, (w, h): (u16, u16), number: u64, level: u8, stray: usize) -> Vec<u8> {
+    pub fn picture(&mut self, (w, h): (u16, u16), number: u64, level: u8, is_blurred: bool, stray: usize) -> Vec<u8> {
         let (w, h) = (usize::from(w), usize::from(h));
         let is_plain = w * h > PLAIN;
         let quality = if is_plain { 50 } else { 70 };
@@ -85,11 +85,17 @@ impl Composer {
         for (at, first) in (0..mcus).step_by(RESTART).enumerate() {
             if at > 0 {
                 out.extend([0x35, 0x00, 0x5a, 0x11].iter().take(stray));
-                out.extend([0xff, 0xd0 + (at as u8 - 1) % 8]);
+                out.extend([0xff, 0xd0 + ((at - 1) % 8) as u8]);
             }
             let count = RESTART.min(mcus - first);
-            let pieces = self.pieces.entry((level, is_plain, count)).or_insert_with(|| {
-                (0..PIECES).map(|piece| jpeg::piece(count * MCU.0, MCU.1, piece, level, is_plain, quality)).collect()
+            let pieces = self.pieces.entry((level, is_plain, is_blurred, count)).or_insert_with(|| {
+                let (waves, noise) = match (is_blurred, is_plain) {
+                    (true, _) => (0.5, 0.1),
+                    (_, true) => (0.5, 0.35),
+                    _ => (0.6, 0.4),
+                };
+                let piece = |piece| jpeg::piece(count * MCU.0, MCU.1, piece, level, (waves, noise), quality);
+                (0..PIECES).map(piece).collect()
             });
             out.extend(&pieces[(at + number as usize) % PIECES]);
         }
@@ -131,11 +137,12 @@ mod tests {
         let mut composer = Composer::default();
         for (size, least, most) in [((640, 480), 0.08, 0.2), ((1920, 1080), 0.08, 0.2), ((4656, 3496), 0.03, 0.08)] {
             for level in [12, 128, 240] {
-                let length = composer.picture(size, 0, level, 0).len() as f64;
+                let length = composer.picture(size, 0, level, false, 0).len() as f64;
+                assert!(composer.picture(size, 0, level, true, 0).len() as f64 <= 0.8 * length || level != 128);
                 let weight = length / (f64::from(size.0) * f64::from(size.1));
                 assert!(level != 128 || (least..most).contains(&weight), "{size:?} at {level}: {weight} bytes a pixel");
                 if let Ok(dir) = std::env::var("SAVE") {
-                    let data = composer.picture(size, 0, level, 0);
+                    let data = composer.picture(size, 0, level, false, 0);
                     std::fs::write(format!("{dir}/{}x{}-{level}.jpg", size.0, size.1), data).unwrap();
                 }
             }

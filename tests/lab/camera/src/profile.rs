@@ -55,6 +55,8 @@ pub struct Size {
     pub height: u16,
     pub intervals: Vec<u32>,
     pub default: u32,
+    /// Every interval between the two is possible.
+    pub is_continuous: bool,
     /// dwMaxVideoFrameBufferSize of the descriptor.
     pub maxbuf: u32,
     /// dwMaxVideoFrameSize of the probe's response.
@@ -74,6 +76,10 @@ pub struct Profile {
     pub still_method: u8,
     pub link: Link,
     pub formats: Vec<Format>,
+    /// Those of a second streaming interface, which is negotiated with and never sends a picture.
+    pub second: Vec<Format>,
+    /// An interrupt endpoint, by which the camera knows when it is opened and closed.
+    pub has_status: bool,
     pub controls: Vec<Control>,
     /// Settings that the camera has from the start, as `set` takes them.
     pub behaviour: Vec<(String, i64)>,
@@ -109,9 +115,10 @@ impl Size {
         let (width, height) = size.split_once('x').ok_or_else(|| format!("unknown line: {words:?}"))?;
         let (width, height): (u16, u16) = (number(width)?, number(height)?);
         let pixels = u32::from(width) * u32::from(height);
-        let intervals = rates.split(',').map(interval).collect::<Result<Vec<u32>, _>>()?;
+        let is_continuous = rates.contains("..");
+        let intervals = rates.replace("..", ",").split(',').map(interval).collect::<Result<Vec<u32>, _>>()?;
         let maxbuf = bytes(maxbuf, pixels)?;
-        let mut found = Size { width, height, default: intervals[0], intervals, maxbuf, probe: maxbuf };
+        let mut found = Size { width, height, default: intervals[0], is_continuous, intervals, maxbuf, probe: maxbuf };
         for option in options.chunks(2) {
             match *option {
                 ["default", rate] => found.default = interval(rate)?,
@@ -140,6 +147,8 @@ impl Profile {
             still_method: 0,
             link: Link { is_super: false, alternates: Vec::new() },
             formats: Vec::new(),
+            second: Vec::new(),
+            has_status: false,
             controls: Vec::new(),
             behaviour: Vec::new(),
         };
@@ -184,6 +193,12 @@ impl Profile {
                 let fourcc = name.as_bytes().try_into().map_err(|_| "not a FourCC")?;
                 let default = if let ["default", index] = words[2..] { number(index)? } else { 1 };
                 self.formats.push(Format { fourcc, default, frames: Vec::new() });
+            }
+            "status" => self.has_status = value.trim() == "yes",
+            "second" => {
+                let [fourcc, size @ ..] = &words[1..] else { return Err("expected FORMAT SIZE RATES".into()) };
+                let fourcc = fourcc.replace("YUYV", "YUY2").as_bytes().try_into().map_err(|_| "not a FourCC")?;
+                self.second.push(Format { fourcc, default: 1, frames: vec![Size::parse(size, maxbuf)?] });
             }
             "control" => self.controls.push(Control::parse(&words[1..])?),
             "behaviour" => {

@@ -28,9 +28,16 @@ impl Tuning {
             "ae_from",
             "ae_tau_ms",
             "dim",
+            // For this time after a start, in streams at least so wide: pictures of this brightness; blurred ones.
+            "start_ms",
+            "start_level",
+            "focus_ms",
+            "start_min_w",
             // Of the controls: after how many frames of a stream those that forget do; locked values stall.
             "forget_after",
             "stall_auto",
+            // Opened again so soon after a close that followed a stream, it leaves the bus. Needs a status endpoint.
+            "reopen_ms",
             // Of the JPEGs: damaged pictures at the start of each stream, then bytes or pictures too many or too few.
             "first_bad",
             "stray",
