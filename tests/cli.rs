@@ -52,7 +52,7 @@ fn a_wrong_option_is_named_with_what_it_takes() {
         (&["--fps", "0"], &["--fps"]),
         (&["--fps="], &["invalid value \"\" for --fps: expected a number"]),
         (&["--fps", "5", "--fps=6"], &["--fps is given more than once"]),
-        (&["--list=1"], &["--list takes no value, but has \"1\""]),
+        (&["--list=1"], &["--list takes no value"]),
         (&["--listne", "127.0.0.1:0"], &["unknown option --listne, did you mean \"--listen\"?"]),
         (&["--fps", "-1"], &["--fps"]),
         (&["--fps", "NaN"], &["--fps"]),

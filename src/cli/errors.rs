@@ -19,10 +19,14 @@ pub fn explain(complaint: &str, usage: &str) -> String {
         return format!("missing value for {option}: expected {option} <{placeholder}>");
     }
     match complaint.strip_prefix("Unrecognized argument: ") {
+        // Neither a letter's value nor a word is shown: it may be a secret.
+        Some(option) if option.starts_with('-') && !option.starts_with("--") => {
+            format!("unknown option {}", option.chars().take(2).collect::<String>())
+        }
         Some(option) if option.starts_with('-') => {
             format!("unknown option {option}{}", nearest(option, options(usage)))
         }
-        Some(word) => format!("unexpected argument {word:?}: framehub takes options only"),
+        Some(_) => "unexpected argument: framehub takes options only".into(),
         None => complaint.into(),
     }
 }
@@ -110,7 +114,7 @@ mod tests {
             ("No value provided for option '--listen'.\n", "missing value for --listen: expected --listen <addr:port>"),
             ("Unrecognized argument: --sise\n", "unknown option --sise, did you mean \"--size\"?"),
             ("Unrecognized argument: --colour\n", "unknown option --colour"),
-            ("Unrecognized argument: word\n", "unexpected argument \"word\": framehub takes options only"),
+            ("Unrecognized argument: word\n", "unexpected argument: framehub takes options only"),
             ("Something new\n", "Something new"),
         ] {
             assert_eq!(explain(complaint, USAGE), expected);

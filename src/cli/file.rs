@@ -7,6 +7,8 @@ use super::errors::nearest;
 /// The options of a file as a command line, without those that `args` has already. `usage` is argh's usage text, which
 /// names all options. Keys that begin with `//` are comments.
 pub fn options(text: &str, args: &[String], usage: &str) -> Result<Vec<String>, String> {
+    // Editors on Windows begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let keys: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let known = known(usage);
     let mut options = Vec::new();
@@ -70,6 +72,7 @@ mod tests {
     fn keys_become_options() {
         for (text, args, expected) in [
             ("{}", &[][..], ""),
+            ("\u{feff}{\"fps\": 5}", &[], "--fps 5"),
             (r#"{"size": "640x480", "fps": 7.5}"#, &[], "--fps 7.5 --size 640x480"),
             (r#"{"//": "why", "// size": "640x480", "fps": 5}"#, &[], "--fps 5"),
             (r#"{"listen": ["127.0.0.1:1", "unix:/x"]}"#, &[], "--listen 127.0.0.1:1 --listen unix:/x"),

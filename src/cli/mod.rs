@@ -407,8 +407,8 @@ fn split_values(args: &[String], usage: &str) -> Result<Vec<String>, String> {
     for arg in args {
         match arg.split_once('=').filter(|(option, _)| option.starts_with("--")) {
             None => words.push(arg.clone()),
-            Some((option, value)) if errors::is_switch(option, usage) => {
-                return Err(format!("{option} takes no value, but has {value:?}\nTry framehub --help"));
+            Some((option, _)) if errors::is_switch(option, usage) => {
+                return Err(format!("{option} takes no value\nTry framehub --help"));
             }
             Some((option, value)) => words.extend([option.to_owned(), value.to_owned()]),
         }
@@ -551,13 +551,15 @@ mod tests {
             ("--bogus=1", "unknown option --bogus"),
             ("--listne 127.0.0.1:0", "unknown option --listne, did you mean \"--listen\"?"),
             ("-x", "unknown option -x"),
-            ("word", "unexpected argument \"word\": framehub takes options only"),
+            ("-xS3cret", "unknown option -x"),
+            ("--password=S3cret", "unknown option --password"),
+            ("word", "unexpected argument: framehub takes options only"),
             ("--size", "missing value for --size: expected --size <wxh>"),
             ("--size 64x64 --config", "missing value for --config: expected --config <path>"),
             ("--fps 1 --fps=2", "--fps is given more than once: expected one value"),
-            ("--list=1", "--list takes no value, but has \"1\""),
-            ("--version=", "--version takes no value, but has \"\""),
-            ("--help=all", "--help takes no value, but has \"all\""),
+            ("--list=1", "--list takes no value"),
+            ("--version=", "--version takes no value"),
+            ("--help=all", "--help takes no value"),
             ("--config=/nonexistent", "cannot read --config /nonexistent: No such file or directory (os error 2)"),
             (
                 "--auth-file /nonexistent",

@@ -124,8 +124,8 @@ impl Builder {
             let name = as_typed(flag.names[0]);
             let value = match (flag.takes, value) {
                 (Takes::Value, None) => return Err(wrong(format!("missing value for {name}"))),
-                (Takes::Nothing, Some(value)) => {
-                    return Err(wrong(format!("{name} takes no value, but has {value:?}")));
+                (Takes::Nothing, Some(_)) => {
+                    return Err(wrong(format!("{name} takes no value")));
                 }
                 (_, value) => value.unwrap_or_default(),
             };
@@ -196,6 +196,10 @@ impl Builder {
 
         let mut credentials = Credentials::default();
         let mut known = Vec::new();
+        let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        if is_empty(&self.user) && !is_empty(&self.password) {
+            return Err(wrong("a password without a user lets everybody in: give both".into()));
+        }
         if let Some(user) = self.user.filter(|user| !user.is_empty()) {
             let password = self.password.unwrap_or_default();
             credentials.add_user(&user, &password, Right::Control).map_err(|why| wrong(why.into()))?;
@@ -237,8 +241,10 @@ fn find<'a>(flags: &'a [Flag], arg: &str, rest: &mut String) -> Result<(&'a Flag
     let (name, value) = arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value.to_owned())));
     // Without its value, which may be a secret.
     let unknown = || match name.starts_with('-') {
+        // Nor the letters behind the first one, which may be a value.
+        true if !name.starts_with("--") => format!("unknown option {}", name.chars().take(2).collect::<String>()),
         true => format!("unknown option {name}"),
-        false => format!("unexpected argument {arg:?}"),
+        false => "unexpected argument: expected options only".into(),
     };
     let named = |name: &str| flags.iter().find(|flag| flag.names.contains(&name));
     let bare =

@@ -138,7 +138,8 @@ fn power_line(builder: &mut Builder, value: &str) -> Result<(), String> {
 }
 
 fn credentials(builder: &mut Builder, value: &str) -> Result<(), String> {
-    let (user, password) = value.split_once(':').ok_or("expected user:password")?;
+    let pair = value.split_once(':').filter(|(user, password)| !user.is_empty() && !password.is_empty());
+    let (user, password) = pair.ok_or("expected user:password")?;
     (builder.user, builder.password) = (Some(user.into()), Some(password.into()));
     Ok(())
 }
@@ -211,6 +212,8 @@ mod tests {
             (&["-i", "input_raspicam.so -x 640"][..], "input_raspicam"),
             (&["-i", "input_uvc.so -pl 55hz"], "--pl"),
             (&["-o", "output_http.so -c S3cret"], "user:password"),
+            (&["-o", "output_http.so -c :S3cret"], "user:password"),
+            (&["-o", "output_http.so -c ann:"], "user:password"),
             (&["-i", "input_uvc.so -bogus"], "unknown option -"),
         ] {
             let refusal = refusal(read, line);

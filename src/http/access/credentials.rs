@@ -86,6 +86,8 @@ impl Credentials {
     /// Names the invalid line by its number, and never repeats its text.
     pub fn add_file(&mut self, text: &str) -> Result<(), String> {
         let before = self.len();
+        // Editors on Windows begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;

@@ -16,7 +16,7 @@ pub enum Proxy {
 
 impl Proxy {
     fn is(self, peer: Option<IpAddr>) -> bool {
-        match (self, peer) {
+        match (self, peer.map(|peer| peer.to_canonical())) {
             (Self::Unix, None) => true,
             (Self::Network(IpAddr::V4(network), bits), Some(IpAddr::V4(peer))) => {
                 let differs = network.to_bits() ^ peer.to_bits();
@@ -42,7 +42,11 @@ impl FromStr for Proxy {
         let parsed = address.parse::<IpAddr>().ok().and_then(|address| {
             let most = if address.is_ipv4() { 32 } else { 128 };
             let bits = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
-            Some(Self::Network(address, bits))
+            // ::ffff:10.0.0.0/104 is 10.0.0.0/8, and peers of a socket for both protocols have such addresses.
+            Some(match (address.to_canonical(), address) {
+                (v4 @ IpAddr::V4(_), IpAddr::V6(_)) if bits >= 96 => Self::Network(v4, bits - 96),
+                _ => Self::Network(address, bits),
+            })
         });
         parsed.ok_or_else(|| "invalid proxy: expected an address, a network such as 10.0.0.0/8, or unix".into())
     }
@@ -80,6 +84,9 @@ mod tests {
             ("0.0.0.0/0", "8.8.8.8", "::1"),
             ("fd00::/8", "fdff::1", "fe00::1"),
             ("::1", "::1", "127.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.255.1.2", "11.0.0.0"),
+            ("::ffff:127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("127.0.0.1", "::ffff:127.0.0.1", "::ffff:127.0.0.2"),
             ("::/0", "2001:db8::1", "127.0.0.1"),
         ] {
             let proxy: Proxy = network.parse().unwrap();
