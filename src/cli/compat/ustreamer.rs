@@ -255,7 +255,8 @@ mod tests {
         let seen = translation.summary + &translation.args.join(" ");
         assert!(!seen.contains("S3cret") && !seen.contains("ann"), "{seen}");
         assert!(understood(read, &["--user", "ann"]).credentials.len() == 1, "an empty password, as uStreamer has it");
-        assert!(understood(read, &["--passwd", "x"]).credentials.is_empty(), "nobody's password");
+        let nobodys = refusal(read, &["--user=", "--passwd", "S3cret"]);
+        assert!(nobodys.contains("a password without a user") && !nobodys.contains("S3cret"), "{nobodys}");
         assert!(!refusal(read, &["--user", "a:b", "--passwd", "S3cret"]).contains("S3cret"));
     }
 
