@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::camera::elsewhere::Elsewhere;
+use crate::camera::encode::{self, Encode};
 use crate::camera::intake::{Counters, Intake, Rejected};
 use crate::camera::settle::{Known, Rule};
 use crate::camera::{
@@ -18,6 +19,7 @@ use crate::camera::{
 use crate::cli::Config;
 use crate::frame::Size;
 use crate::jpeg::Fault;
+use crate::system::os;
 
 /// Pictures that are looked at.
 const PICTURES: u32 = 30;
@@ -57,11 +59,25 @@ fn describe(out: &mut dyn Write, node: &Path, device: &dyn Device) -> io::Result
     for holder in diagnose::holders(node) {
         writeln!(out, "  in use by    {holder}")?;
     }
-    for Offer { size, fps } in device.offers() {
-        let rates: Vec<String> = fps.iter().map(|fps| format!("{}", (fps * 100.0).round() / 100.0)).collect();
-        writeln!(out, "  {:<12} {} fps", size.to_string(), rates.join(", "))?;
+    let offers = device.offers();
+    for offer in &offers {
+        writeln!(out, "{}", line(offer))?;
+    }
+    let largest = offers.iter().map(|offer| offer.size.area()).max().filter(|_| device.has_jpeg());
+    let mut raw = device.raw_offers();
+    raw.retain(|(_, offer)| offer.size.area() > largest.unwrap_or(0));
+    let purpose = if device.has_jpeg() { "for stills, with" } else { "with" };
+    while let Some((_, offer)) = raw.first().cloned() {
+        let (same, others): (Vec<_>, Vec<_>) = raw.into_iter().partition(|(_, other)| *other == offer);
+        writeln!(out, "{}  {purpose} --encode, from {}", line(&offer), encode::names(&same))?;
+        raw = others;
     }
     Ok(())
+}
+
+fn line(Offer { size, fps }: &Offer) -> String {
+    let rates: Vec<String> = fps.iter().map(|fps| format!("{}", (fps * 100.0).round() / 100.0)).collect();
+    format!("  {:<12} {} fps", size.to_string(), rates.join(", "))
 }
 
 /// The links that udev keeps to a node.
@@ -77,20 +93,38 @@ fn links(node: &Path) -> Vec<String> {
     links
 }
 
-/// Opens the camera, looks at its pictures, switches it there and back, and says what to paste where.
-/// `false` if no picture came.
-pub fn check(out: &mut dyn Write, source: &dyn Source, config: &Config) -> io::Result<bool> {
+/// Opens the camera, looks at its pictures, switches it there and back, and says what to paste where. A camera that would
+/// have to be encoded is measured so. `false` if no picture came, or none would without that.
+pub fn check(
+    out: &mut dyn Write,
+    source: &dyn Fn(Option<Encode>) -> Box<dyn Source>,
+    config: &Config,
+) -> io::Result<bool> {
+    let mut chosen = source(config.encode);
     // Closed again before the list is made, which opens each camera.
-    let chosen = source.open().map(|device| device.identity().clone());
-    list(out)?;
-    if let Ok(Identity { node, card, .. }) = &chosen {
-        writeln!(out, "\nexamining {node} \"{card}\"")?;
+    let mut opened = chosen.open().map(|device| device.identity().clone());
+    let encoding = config.encode.is_none().then(|| source(Some(Encode::PROPOSED)));
+    let mut refusal = None;
+    if let (Err(error), Some(encoding)) = (&opened, encoding)
+        && error.kind == ErrorKind::Refused
+        && let Ok(device) = encoding.open()
+    {
+        refusal = Some(error.clone());
+        opened = Ok(device.identity().clone());
+        chosen = encoding;
     }
-    match chosen.and_then(|_| examine(source, config)) {
+    list(out)?;
+    if let Ok(Identity { node, card, .. }) = &opened {
+        writeln!(out, "\nexamining {node} \"{card}\"{}", refusal.as_ref().map_or("", |_| " as with --encode 80"))?;
+    }
+    match opened.and_then(|_| examine(chosen.as_ref(), config)) {
         Ok(report) => {
             writeln!(out, "{}", report.join("\n"))?;
             settings(out, config)?;
-            Ok(true)
+            if let Some(refusal) = &refusal {
+                writeln!(out, "\nFAILED without --encode: {refusal}")?;
+            }
+            Ok(refusal.is_none())
         }
         Err(error) => {
             writeln!(out, "FAILED: {error}")?;
@@ -113,7 +147,11 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
     live.until(device, SETTLE, |look| look.is_settled)?;
     let settle = began.elapsed() - cold;
     let first_looked = live.seen;
+    let (looking, used) = (Instant::now(), os::processor_time());
     live.until(device, ALL, |look| look.seen >= first_looked + PICTURES)?;
+    let used = (os::processor_time() - used).as_secs_f64();
+    let share = 100.0 * used / looking.elapsed().as_secs_f64().max(0.001);
+    let each = 1000.0 * used / f64::from((live.seen - first_looked).max(1));
     let mut report = vec![
         format!(
             "live mode        {mode}{}",
@@ -127,13 +165,16 @@ fn examine(source: &dyn Source, config: &Config) -> Result<Vec<String>, CameraEr
         ),
     ];
     report.extend(live.report());
+    report.push(format!(
+        "processor        {each:.1} ms for each picture, {share:.1} % of one processor, before any viewer"
+    ));
     let offers = device.offers();
     let want = config.still.mode(&offers, |_| false);
     if let Some(address) = &config.still_address {
         report.push(examine_elsewhere(address, device, config.still.deadline)?);
     } else if want.size != mode.size && !has_any_size {
         let switching = Instant::now();
-        let still = device.start(want, 2)?;
+        let still = device.start_still(want, 2)?;
         let mut look = Look::new(still.size, Some(mode.size));
         look.first(device)?;
         let there = switching.elapsed();
@@ -295,11 +336,16 @@ fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::camera::Mode;
+    use crate::camera::encode::Encoding;
     use crate::camera::synthetic::Synthetic;
 
     fn checked(device: &str) -> (bool, String) {
         let config = Config::from_args(&["--still-size=320x240".into(), "--size=160x120".into()]);
-        let source = Synthetic::from_text(device).unwrap();
+        let live = Mode { size: Size::new(160, 120), fps: None };
+        let source = |encode| -> Box<dyn Source> {
+            Box::new(Encoding::new(Box::new(Synthetic::from_text(device).unwrap()), encode, live))
+        };
         let mut out = Vec::new();
         let good = check(&mut out, &source, &config.unwrap_or_else(|exit| panic!("{exit:?}"))).unwrap();
         (good, String::from_utf8(out).unwrap())
@@ -313,6 +359,22 @@ mod tests {
             assert!(text.contains(words), "{words} in {text}");
         }
         assert!(!text.contains("{host}") && text.contains("{camera_address}"), "{text}");
+    }
+
+    #[test]
+    fn a_camera_without_motion_jpeg_is_measured_and_the_option_is_named() {
+        let (good, text) = checked("synthetic:raw=YUYV");
+        assert!(!good, "{text}");
+        let words = [
+            "160x120@30",
+            "still 320x240",
+            "% of one processor",
+            "FAILED without --encode",
+            "only raw pictures (YUYV)",
+        ];
+        for words in words {
+            assert!(text.contains(words), "{words} in {text}");
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ use ::log::{info, warn};
 use self::camera::capture::Capture;
 use self::camera::controls::{Panel, Remembered};
 use self::camera::elsewhere::Elsewhere;
+use self::camera::encode::{Encode, Encoding};
 use self::camera::no_signal::NoSignal;
 use self::camera::session::Session;
 use self::camera::sources::replay::PathSource;
@@ -68,7 +69,7 @@ pub fn run(
     stop: BorrowedFd<'_>,
     reload: BorrowedFd<'_>,
 ) -> Result<(), String> {
-    let source = source(&config.device);
+    let source = source(&config.device, config.encode, config.live);
     let ring = SharedRing::new(config.ring);
     let lockstep = LockstepGroup::new(config.lockstep_timeout);
     let hub = Hub::new(vec![ring.clone(), lockstep.clone()]);
@@ -136,13 +137,13 @@ fn log_replay(keep: &RingSettings, live: &Mode) {
 }
 
 /// The chosen camera, not open yet.
-pub fn source(device: &DeviceArg) -> Box<dyn Source> {
+pub fn source(device: &DeviceArg, encode: Option<Encode>, live: Mode) -> Box<dyn Source> {
+    let encoding = |source| Box::new(Encoding::new(source, encode, live));
+    let camera = |choice: &Choice| encoding(Box::new(V4l2Source::new(choice.clone())));
     match device {
-        DeviceArg::Camera(choice @ Choice::Path(path)) => {
-            Box::new(PathSource::new(path.clone(), Box::new(V4l2Source::new(choice.clone()))))
-        }
-        DeviceArg::Camera(choice) => Box::new(V4l2Source::new(choice.clone())),
+        DeviceArg::Camera(choice @ Choice::Path(path)) => Box::new(PathSource::new(path.clone(), camera(choice))),
+        DeviceArg::Camera(choice) => camera(choice),
         DeviceArg::Other(address) => address.source(),
-        DeviceArg::Synthetic(synthetic) => Box::new(synthetic.clone()),
+        DeviceArg::Synthetic(synthetic) => encoding(Box::new(synthetic.clone())),
     }
 }

@@ -67,7 +67,10 @@ fn perform(config: Config, passed: Passed) -> Result<bool, String> {
     match config.task {
         Task::Serve => serve(config, passed).map(|()| true),
         Task::List => printed(doctor::list(out).map(|()| true)),
-        Task::Check => printed(doctor::check(out, framehub::source(&config.device).as_ref(), &config)),
+        Task::Check => {
+            let source = |encode| framehub::source(&config.device, encode, config.live);
+            printed(doctor::check(out, &source, &config))
+        }
     }
 }
 

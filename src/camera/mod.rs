@@ -9,6 +9,7 @@ pub mod control;
 pub mod controls;
 mod duty;
 pub mod elsewhere;
+pub mod encode;
 pub mod error;
 pub mod histogram;
 pub mod intake;
@@ -16,6 +17,7 @@ mod lettering;
 pub mod no_signal;
 pub mod patience;
 pub mod phase;
+pub mod pixels;
 pub mod rhythm;
 #[cfg(test)]
 mod scripted;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use self::control::Controls;
 pub use self::error::{CameraError, ErrorKind};
+use self::pixels::{Layout, PixelFormat};
 use crate::frame::Size;
 
 /// A camera that can be opened; resolved again each time, since nodes move when a plug is pulled.
@@ -70,6 +73,26 @@ pub trait Device: Send {
     /// the camera really does, which may differ from what was asked. Afterwards nothing streams if it failed.
     /// [`Size::UNKNOWN`] says that pictures of any size may come.
     fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError>;
+
+    /// The same for a still, for which a format may do that would cost too much live.
+    fn start_still(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+        self.start(want, buffers)
+    }
+
+    /// Whether it sends Motion-JPEG. One that does not can only be started raw.
+    fn has_jpeg(&self) -> bool {
+        true
+    }
+
+    /// The sizes that it offers in each raw format.
+    fn raw_offers(&self) -> Vec<(PixelFormat, Offer)> {
+        Vec::new()
+    }
+
+    /// As [`Device::start`], but the buffers hold raw pictures.
+    fn start_raw(&mut self, format: PixelFormat, _: Mode, _: u32) -> Result<(Mode, Layout), CameraError> {
+        Err(CameraError::new(ErrorKind::Refused, format!("{} has no {format}", self.identity().node)))
+    }
 
     /// Stops streaming and gives the driver its buffers back. No error if nothing streams.
     fn stop(&mut self) -> Result<(), CameraError>;

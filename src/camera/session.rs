@@ -410,7 +410,7 @@ impl<'a> Locked<'a> {
     /// Those of opening and of starting the camera.
     pub fn restart_live(&mut self) -> Result<(), CameraError> {
         let want = self.session.live_mode;
-        let mut mode = self.start(want, LIVE_BUFFERS, "--")?;
+        let mut mode = self.start(want, LIVE_BUFFERS, false)?;
         let leftover = self.leftover();
         *self.session.rhythm.lock() = Rhythm::default();
         let mut status = self.session.status.lock();
@@ -443,15 +443,17 @@ impl<'a> Locked<'a> {
             status.away_since.get_or_insert_with(Instant::now);
             status.duty.leave(Instant::now());
         }
-        self.start(want, buffers, "--still-")
+        self.start(want, buffers, true)
     }
 
-    fn start(&mut self, want: Mode, buffers: u32, options: &str) -> Result<Mode, CameraError> {
+    fn start(&mut self, want: Mode, buffers: u32, is_still: bool) -> Result<Mode, CameraError> {
         self.state.live = None;
         self.state.generation += 1;
         let device = self.open()?;
-        let mode = match device.start(want, buffers) {
+        let started = if is_still { device.start_still(want, buffers) } else { device.start(want, buffers) };
+        let mode = match started {
             Err(error) if error.kind == ErrorKind::Bandwidth => {
+                let options = if is_still { "--still-" } else { "--" };
                 return Err(error.with_advice(&device.offers(), want, options));
             }
             started => started?,

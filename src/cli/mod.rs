@@ -17,6 +17,7 @@ use log::{Level, LevelFilter};
 use crate::camera::Mode;
 use crate::camera::capture::CaptureSettings;
 use crate::camera::control::ControlValue;
+use crate::camera::encode::Encode;
 use crate::camera::settle::Rule;
 use crate::camera::sources::stills::StillAddress;
 use crate::camera::sources::{Address, without_credentials};
@@ -54,6 +55,10 @@ struct Args {
     /// frames per second to ask of the camera (default: the camera's own rate)
     #[argh(option, from_str_fn(parse_rate), arg_name = "n")]
     fps: Option<f64>,
+    /// encode the raw pictures of a camera without Motion-JPEG, and larger ones for stills, at this quality from 1 to
+    /// 100; QUALITY:FORMAT takes only this format, such as YUYV (default: such a camera is refused)
+    #[argh(option, arg_name = "quality")]
+    encode: Option<Encode>,
     /// close the camera after this time without a viewer; 0 keeps it open (default 5)
     #[argh(option, default = "Duration::from_secs(5)", from_str_fn(parse_time), arg_name = "seconds")]
     idle: Duration,
@@ -202,6 +207,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// Size and rate of the live stream.
     pub live: Mode,
+    /// How raw pictures are encoded, if at all.
+    pub encode: Option<Encode>,
     /// How the capture thread works.
     pub capture: CaptureSettings,
     /// How stills are taken.
@@ -339,6 +346,7 @@ impl Args {
             listen: self.listen,
             socket_mode: self.socket_mode,
             live: Mode { size: self.size, fps: self.fps },
+            encode: self.encode,
             capture: CaptureSettings {
                 max_fps: self.max_fps,
                 idle: Some(self.idle).filter(|idle| !idle.is_zero()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::segments::*;
 
 /// A JFIF segment: version 1.1, square pixels, no thumbnail.
-const JFIF: [u8; 18] = *b"\xFF\xE0\x00\x10JFIF\0\x01\x01\x00\x00\x01\x00\x01\x00\x00";
+pub(super) const JFIF: [u8; 18] = *b"\xFF\xE0\x00\x10JFIF\0\x01\x01\x00\x00\x01\x00\x01\x00\x00";
 
 // TIFF's types and Exif's tags, as far as they are written here.
 const ASCII: u16 = 2;

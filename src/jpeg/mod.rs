@@ -8,6 +8,7 @@
 //! entropy-coded data is noticed only where it shows as a marker. Names and section numbers are those of the JPEG
 //! standard, ITU-T T.81.
 
+pub mod encoder;
 mod header;
 mod luma;
 mod scanner;

@@ -10,10 +10,19 @@ use std::time::{Duration, SystemTime};
 
 /// CLOCK_MONOTONIC, as V4L2 stamps its buffers. (`Instant` is the same clock but hides its value.)
 pub fn monotonic() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+fn clock(which: libc::clockid_t) -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec for the call to fill; this clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // SAFETY: `now` is a valid timespec for the call to fill; these clocks exist on every Linux.
+    unsafe { libc::clock_gettime(which, &mut now) };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// The processor time that this process has used (CLOCK_PROCESS_CPUTIME_ID).
+pub fn processor_time() -> Duration {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// CLOCK_REALTIME since the UNIX epoch; zero on a board that believes in a time before it.

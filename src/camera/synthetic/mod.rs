@@ -11,6 +11,8 @@
 //! | `bytes=N` | each JPEG is N bytes long (coarser, or with filler; up to three bytes shorter) |
 //! | `dht=0` | no Huffman tables, and `AVI1` in place of `JFIF` |
 //! | `first_ms=N` | the first frame comes N ms after the start |
+//! | `raw=FORMAT` | no Motion-JPEG, only raw pictures in this format, such as YUYV |
+//! | `raw=FORMAT@WxH` | beside Motion-JPEG this size in a raw format |
 //! | `sizes=WxH+WxH` | only these sizes; for any other the nearest is used |
 //! | `stall_file=PATH` | while that file exists no frame comes, and no error is reported |
 //! | `switch_ms=N` | starting takes N ms |
@@ -19,6 +21,7 @@
 
 mod controls;
 mod picture;
+mod raw;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use self::controls::SyntheticControls;
 use self::picture::{Moment, TestPicture, Tone};
 use super::control::Controls;
+use super::pixels::{Layout, PixelFormat};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::{Size, Stamp};
 use crate::system::os;
@@ -53,6 +57,8 @@ struct Quirks {
     bytes: Option<usize>,
     omits_dht: bool,
     first: Option<Duration>,
+    /// A raw format, and the only size that has it, if there is Motion-JPEG, too.
+    raw: Option<(PixelFormat, Option<Size>)>,
     sizes: Vec<Size>,
     stall_file: Option<PathBuf>,
     switch: Duration,
@@ -88,6 +94,7 @@ impl Source for Synthetic {
             },
             controls: SyntheticControls::default(),
             picture: None,
+            raw: None,
             stream: Arc::new(Stream::stopped(self.quirks.clone())),
         }))
     }
@@ -109,6 +116,13 @@ impl Quirks {
                 "bytes" => quirks.bytes = Some(number(32 << 20)? as usize),
                 "dht" => quirks.omits_dht = number(1)? == 0,
                 "first_ms" => quirks.first = Some(millis()?),
+                "raw" => {
+                    let (format, size) =
+                        value.split_once('@').map_or((value, None), |(format, size)| (format, Some(size)));
+                    let invalid = |why: String| format!("invalid value \"{value}\" for synthetic:raw: {why}");
+                    let size = size.map(str::parse).transpose().map_err(invalid)?;
+                    quirks.raw = Some((format.parse().map_err(invalid)?, size));
+                }
                 "sizes" => {
                     quirks.sizes = value.split('+').map(|size| size.parse::<Size>()).collect::<Result<_, _>>()?;
                     if let Some(size) = quirks.sizes.iter().find(|size| coerce(**size, &[]) != **size) {
@@ -126,7 +140,7 @@ impl Quirks {
                 "warmup" => quirks.warmup = number(1000)?.into(),
                 _ => {
                     return Err(format!(
-                        "unknown key \"{key}\" for synthetic: expected bytes, dht, first_ms, sizes, stall_file, \
+                        "unknown key \"{key}\" for synthetic: expected bytes, dht, first_ms, raw, sizes, stall_file, \
                          switch_ms, unplug_file or warmup"
                     ));
                 }
@@ -160,15 +174,13 @@ struct Camera {
     identity: Identity,
     controls: SyntheticControls,
     picture: Option<(Mode, TestPicture)>,
+    /// How raw pictures lie, while such are sent.
+    raw: Option<Layout>,
     stream: Arc<Stream>,
 }
 
-impl Device for Camera {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn offers(&self) -> Vec<Offer> {
+impl Camera {
+    fn sizes(&self) -> Vec<Offer> {
         const SIZES: [(u32, u32); 7] =
             [(320, 240), (640, 480), (800, 600), (1280, 720), (1920, 1080), (2592, 1944), (3840, 2160)];
         let offer = |size| Offer { size, fps: RATES.to_vec() };
@@ -178,25 +190,61 @@ impl Device for Camera {
         }
     }
 
-    fn start(&mut self, want: Mode, _buffers: u32) -> Result<Mode, CameraError> {
+    fn begin(&mut self, want: Mode, sizes: &[Size]) -> Result<Mode, CameraError> {
         self.stop()?;
         let quirks = &self.source.quirks;
         quirks.check_plugged()?;
         std::thread::sleep(quirks.switch);
         let fps = want.fps.filter(|fps| fps.is_finite()).unwrap_or(OWN_RATE).clamp(1.0, 120.0);
-        let mode = Mode { size: coerce(want.size, &quirks.sizes), fps: Some(fps) };
+        let mode = Mode { size: coerce(want.size, sizes), fps: Some(fps) };
         if self.picture.as_ref().is_none_or(|(drawn, _)| *drawn != mode) {
             self.picture = Some((mode, TestPicture::new(mode.size, fps, quirks.bytes, quirks.omits_dht)));
         }
         self.stream = Arc::new(Stream::started(quirks.clone(), fps, os::monotonic()));
         Ok(mode)
     }
+}
+
+impl Device for Camera {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn offers(&self) -> Vec<Offer> {
+        if self.has_jpeg() { self.sizes() } else { Vec::new() }
+    }
+
+    fn has_jpeg(&self) -> bool {
+        !matches!(self.source.quirks.raw, Some((_, None)))
+    }
+
+    fn raw_offers(&self) -> Vec<(PixelFormat, Offer)> {
+        match self.source.quirks.raw {
+            None => Vec::new(),
+            Some((format, Some(size))) => vec![(format, Offer { size, fps: vec![2.0] })],
+            Some((format, None)) => self.sizes().into_iter().map(|offer| (format, offer)).collect(),
+        }
+    }
+
+    fn start_raw(&mut self, format: PixelFormat, want: Mode, _: u32) -> Result<(Mode, Layout), CameraError> {
+        let only = self.source.quirks.raw.and_then(|(_, size)| size);
+        let sizes: Vec<Size> = only.map_or(self.source.quirks.sizes.clone(), |only| vec![only]);
+        let mode = self.begin(want, &sizes)?;
+        let layout = raw::layout(format, mode.size);
+        self.raw = Some(layout);
+        Ok((mode, layout))
+    }
+
+    fn start(&mut self, want: Mode, _buffers: u32) -> Result<Mode, CameraError> {
+        self.raw = None;
+        let source = self.source.clone();
+        self.begin(want, &source.quirks.sizes)
+    }
 
     fn stop(&mut self) -> Result<(), CameraError> {
         self.stream.stop();
         Ok(())
     }
-
     fn readiness(&self) -> Arc<dyn Readiness> {
         self.stream.clone()
     }
@@ -214,7 +262,11 @@ impl Device for Camera {
             exposed_at: Stamp { mono: due.at, real: real.saturating_sub(mono - due.at) },
             tone: Tone { gain: tone.gain * brightness, ..tone },
         };
-        let data = picture.encode(moment).map_err(|error| failed(&format!("cannot encode a frame: {error}")))?;
+        let pixels = self.raw.map(|layout| raw::draw(picture, &layout, moment));
+        let data = match &pixels {
+            Some(pixels) => pixels,
+            None => picture.encode(moment),
+        };
         sink(RawFrame {
             data,
             sequence: due.sequence as u32,
@@ -351,11 +403,12 @@ mod tests {
 
     #[test]
     fn text_is_read_and_a_wrong_one_is_explained() {
-        let text = "synthetic:bytes=20000,dht=0,first_ms=300,sizes=640x480+1280x720,stall_file=/c,switch_ms=2,unplug_file=/a/b,warmup=9";
+        let text = "synthetic:bytes=20000,dht=0,first_ms=300,raw=NV12@64x48,sizes=640x480+1280x720,stall_file=/c,switch_ms=2,unplug_file=/a/b,warmup=9";
         let wanted = Quirks {
             bytes: Some(20_000),
             omits_dht: true,
             first: Some(Duration::from_millis(300)),
+            raw: Some((PixelFormat::Nv12, Some(Size::new(64, 48)))),
             sizes: vec![Size::new(640, 480), Size::new(1280, 720)],
             stall_file: Some("/c".into()),
             switch: Duration::from_millis(2),
@@ -366,9 +419,10 @@ mod tests {
         assert_eq!(*Synthetic::from_text("synthetic").unwrap().quirks, Quirks::default());
         for (bad, named) in [
             ("synthetic:", "unknown key \"\" for synthetic: expected bytes"),
-            ("synthetic:size=640x480", "unknown key \"size\" for synthetic: expected bytes, dht, first_ms, sizes"),
+            ("synthetic:size=640x480", "unknown key \"size\" for synthetic: expected bytes, dht, first_ms, raw, sizes"),
             ("synthetic:warmup", "invalid value \"\" for synthetic:warmup: expected a number"),
             ("synthetic:dht=2", "invalid value \"2\" for synthetic:dht: expected a number from 0 to 1"),
+            ("synthetic:raw=H264", "invalid value \"H264\" for synthetic:raw: expected one of NV12, YU12, YUYV, UYVY"),
             ("synthetic:sizes=640", "expected WIDTHxHEIGHT"),
             ("synthetic:sizes=9000x9000", "invalid size 9000x9000 for synthetic:sizes: expected 16x16 to 3840x2160"),
             ("synthetic:unplug_file=", "missing value for synthetic:unplug_file: expected a path"),

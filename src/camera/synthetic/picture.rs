@@ -10,10 +10,9 @@
 
 use std::ops::Range;
 
-use jpeg_encoder::{Encoder, EncodingError, ImageBuffer, JpegColorType, SamplingFactor};
-
 use crate::camera::lettering;
 use crate::frame::{Size, Stamp};
+use crate::jpeg::encoder::{Encoder, Levels};
 
 /// What differs from one frame to the next.
 #[derive(Debug, Clone, Copy)]
@@ -140,14 +139,26 @@ impl TestPicture {
     }
 
     /// Draws and encodes one frame.
-    pub(super) fn encode(&mut self, moment: Moment) -> Result<&[u8], EncodingError> {
+    pub(super) fn encode(&mut self, moment: Moment) -> &[u8] {
         self.draw_band(moment);
         let mut encoded = std::mem::take(&mut self.encoded);
         loop {
             encoded.clear();
-            let mut encoder = Encoder::new(&mut encoded, self.quality);
-            encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
-            encoder.encode_image(Rows::new(self, moment))?;
+            let (width, height) = (self.size.width as usize, self.size.height as u16);
+            let mut encoder = Encoder::new(width as u16, height, self.quality, Levels::FULL, false);
+            let drawn = Rows::new(self, moment);
+            let mut planes = [const { Vec::new() }; 3];
+            encoder.encode(&mut encoded, |first, rows, strip| {
+                for y in 0..rows {
+                    drawn.draw(first + y, &mut planes);
+                    strip.luma[y * strip.stride..][..width].copy_from_slice(&planes[0]);
+                    // Colours are the same in most rows: those of one row of two will do.
+                    for (plane, row) in strip.chroma.iter_mut().zip(&planes[1..]).filter(|_| y % 2 == 0) {
+                        let half = row.iter().step_by(2).copied();
+                        plane[y / 2 * strip.stride / 2..].iter_mut().zip(half).for_each(|(to, value)| *to = value);
+                    }
+                }
+            });
             // The stamp needs less than 100 bytes.
             match self.length {
                 Some(length) if encoded.len() + 100 > length && self.quality > 1 => {
@@ -160,7 +171,18 @@ impl TestPicture {
         }
         self.encoded = encoded;
         self.add_segments(moment);
-        Ok(&self.jpeg)
+        &self.jpeg
+    }
+
+    /// Draws one frame and gives each of its rows: luma, blue and red differences.
+    pub(super) fn rows(&mut self, moment: Moment, mut each: impl FnMut(usize, [&[u8]; 3])) {
+        self.draw_band(moment);
+        let rows = Rows::new(self, moment);
+        let mut planes = [const { Vec::new() }; 3];
+        for y in 0..self.size.height as usize {
+            rows.draw(y, &mut planes);
+            each(y, planes.each_ref().map(Vec::as_slice));
+        }
     }
 
     /// Draws the time, the number and the label over those of the frame before.
@@ -245,36 +267,23 @@ impl<'a> Rows<'a> {
         let bar = left..(left + width / 50 + 1).min(width);
         Self { picture, number, bar, tables: (tone != Tone::PLAIN).then(|| tone.tables()) }
     }
-}
 
-impl ImageBuffer for Rows<'_> {
-    fn get_jpeg_color_type(&self) -> JpegColorType {
-        JpegColorType::Ycbcr
-    }
-
-    fn width(&self) -> u16 {
-        self.picture.size.width as u16
-    }
-
-    fn height(&self) -> u16 {
-        self.picture.size.height as u16
-    }
-
-    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
+    /// Replaces the planes by one row: luma, blue and red differences.
+    fn draw(&self, y: usize, planes: &mut [Vec<u8>; 3]) {
         let TestPicture { luma, colours, grain, band, .. } = self.picture;
-        let (width, y) = (usize::from(self.width()), usize::from(y));
+        let width = self.picture.size.width as usize;
         let random = (self.number << 16 | y as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let grain = &grain[(random >> 52) as usize..][..width];
-        for (plane, buffer) in buffers.iter_mut().take(3).enumerate() {
-            let start = buffer.len();
+        for (plane, buffer) in planes.iter_mut().enumerate() {
+            buffer.clear();
             match plane {
                 0 => {
                     buffer.extend(luma[y * width..].iter().zip(grain).map(|(luma, grain)| luma.saturating_add(*grain)))
                 }
-                _ if band.contains(&y) => buffer.resize(start + width, NEUTRAL),
+                _ if band.contains(&y) => buffer.resize(width, NEUTRAL),
                 _ => buffer.extend_from_slice(&colours[plane - 1]),
             }
-            let row = &mut buffer[start..];
+            let row = buffer.as_mut_slice();
             if !band.contains(&y) {
                 row[self.bar.clone()].fill(if plane == 0 { WHITE } else { NEUTRAL });
             }
@@ -331,7 +340,7 @@ mod tests {
         for (width, height, wanted) in [(640, 480, 40_000), (1280, 720, 100_000), (1920, 1080, 220_000)] {
             let mut picture = TestPicture::new(Size::new(width, height), 30.0, None, false);
             for number in [1, 2, 1_000_000] {
-                let length = picture.encode(moment(number)).unwrap().len();
+                let length = picture.encode(moment(number)).len();
                 assert!(length.abs_diff(wanted) < wanted / 5, "{width}x{height}: {length} bytes");
             }
         }
@@ -345,7 +354,7 @@ mod tests {
             let mut picture = TestPicture::new(Size::new(width, height), 29.97, None, false);
             // The hand in each quarter.
             for number in [0, 8, 15, 23] {
-                let jpeg = picture.encode(moment(number)).unwrap();
+                let jpeg = picture.encode(moment(number));
                 let (_, sof) = *segments(jpeg).iter().find(|(marker, _)| *marker == 0xc0).unwrap();
                 let stated = [u16::from_be_bytes([sof[3], sof[4]]), u16::from_be_bytes([sof[1], sof[2]])];
                 assert_eq!(stated.map(u32::from), [width, height]);
@@ -356,7 +365,7 @@ mod tests {
     #[test]
     fn number_and_time_come_first() {
         let mut picture = TestPicture::new(Size::new(64, 48), 30.0, None, false);
-        let jpeg = picture.encode(moment(42)).unwrap();
+        let jpeg = picture.encode(moment(42));
         let segments = segments(jpeg);
         assert_eq!(segments[0], (COM, &b"framehub seq=42 mono_ns=1399986000"[..]));
         assert_eq!((segments[1].0, &segments[1].1[..5]), (APP0, &b"JFIF\0"[..]));
@@ -368,7 +377,7 @@ mod tests {
         for length in [20_000, 100_000, 300_001] {
             let mut picture = TestPicture::new(Size::new(640, 480), 30.0, Some(length), true);
             for number in 1..10 {
-                let jpeg = picture.encode(moment(number)).unwrap();
+                let jpeg = picture.encode(moment(number));
                 assert!((length - 3..=length).contains(&jpeg.len()), "{} instead of {length}", jpeg.len());
                 let segments = segments(jpeg);
                 assert!(segments[0].1.starts_with(b"framehub seq="));
@@ -382,11 +391,10 @@ mod tests {
     fn something_moves_and_tones_are_seen() {
         let planes = |moment: Moment| {
             let mut picture = TestPicture::new(Size::new(640, 480), 30.0, None, false);
-            picture.draw_band(moment);
-            let rows = Rows::new(&picture, moment);
-            let mut buffers = Default::default();
-            (0..480).for_each(|y| rows.fill_buffers(y, &mut buffers));
-            buffers.map(|plane| plane.iter().map(|value| i32::from(*value)).collect::<Vec<_>>())
+            let mut all = [const { Vec::new() }; 3];
+            picture
+                .rows(moment, |_, row| all.iter_mut().zip(row).for_each(|(plane, row)| plane.extend_from_slice(row)));
+            all.map(|plane| plane.iter().map(|value| i32::from(*value)).collect::<Vec<_>>())
         };
         let rows = |range: Range<usize>, moment| planes(moment)[0][range.start * 640..range.end * 640].to_vec();
         let luma = |moment| rows(0..480, moment);
@@ -405,7 +413,7 @@ mod tests {
         assert_eq!(mean(&toned(Tone { gain: 0.0, ..Tone::PLAIN })[0]), 0);
         let lighter = &toned(Tone { brightness: 30, ..Tone::PLAIN })[0];
         assert!(mean(lighter).abs_diff(mean(&bright) + 30) < 5, "{} after {}", mean(lighter), mean(&bright));
-        let [_, blue, red, _] = toned(Tone { effect: Effect::BlackAndWhite, ..Tone::PLAIN });
+        let [_, blue, red] = toned(Tone { effect: Effect::BlackAndWhite, ..Tone::PLAIN });
         assert!(blue.iter().chain(&red).all(|chroma| *chroma == 128));
         let negative = toned(Tone { effect: Effect::Negative, ..Tone::PLAIN });
         let plain = planes(moment(1));

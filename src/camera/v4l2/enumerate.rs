@@ -17,6 +17,7 @@ use v4l::v4l2::vidioc::{
 };
 
 use super::ioctl::{Plain, call};
+use crate::camera::Offer;
 use crate::frame::Size;
 
 /// More entries than any list has.
@@ -98,6 +99,11 @@ pub fn formats(handle: &Handle) -> Vec<FourCC> {
         }
     }
     formats
+}
+
+/// The sizes on offer for a format, each with its rates.
+pub fn offers(handle: &Handle, format: FourCC) -> Vec<Offer> {
+    sizes(handle, format).into_iter().map(|size| Offer { size, fps: rates(handle, format, size) }).collect()
 }
 
 /// The sizes on offer for a format, from small to large, each once. Of a range only the largest; none where the driver does

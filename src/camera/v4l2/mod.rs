@@ -8,6 +8,7 @@ pub mod diagnose;
 mod enumerate;
 mod identity;
 mod ioctl;
+mod raw;
 
 use std::fs;
 use std::io;
@@ -33,6 +34,7 @@ use self::enumerate::Capabilities;
 pub use self::identity::Choice;
 use self::identity::{Chosen, identify, interface, media_device, nodes, port_of, ports_of, wait_until_cleared_away};
 use super::control::Controls;
+use super::pixels::{Layout, PixelFormat};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
 use crate::system::os;
@@ -64,6 +66,8 @@ struct Search {
     is_confirmed: bool,
     /// Ports of cameras that never gave a picture; nodes where there is no port.
     silent: Vec<PathBuf>,
+    /// A camera without Motion-JPEG, which is chosen once it has delivered a picture.
+    raw: Option<Chosen>,
 }
 
 impl V4l2Source {
@@ -76,20 +80,25 @@ impl V4l2Source {
     fn search(&self) -> Result<V4l2Device, CameraError> {
         let mut search = self.search.lock();
         let mut others = Vec::new();
-        let mut silent = None;
+        let (mut raw, mut silent) = (None, None);
         for node in nodes() {
             match V4l2Device::open(&node) {
                 Ok(device) if !self.is_wanted(&device, search.chosen.as_ref()) => {
                     let Identity { node, card, serial, .. } = &device.identity;
                     others.push(format!("{node} is another camera (\"{card}\", serial number \"{serial}\")"));
                 }
-                // Only if there is no other.
+                // These only if there is no other.
+                Ok(device) if search.chosen.is_none() && !device.has_jpeg() => _ = raw.get_or_insert(device),
                 Ok(device) if search.silent.contains(&device.port().unwrap_or(node)) => {
                     silent.get_or_insert(device);
                 }
                 Ok(device) => return Ok(search.choose(device)),
                 Err(error) => others.push(error.message),
             }
+        }
+        if let Some(device) = raw {
+            search.raw = Some(device.as_chosen());
+            return Ok(device);
         }
         if let Some(device) = silent {
             return Ok(search.choose(device));
@@ -120,7 +129,7 @@ impl Search {
         let (identity, port) = (device.identity.clone(), device.port());
         match &mut self.chosen {
             Some(chosen) => (chosen.identity, chosen.port) = (identity, port),
-            None => self.chosen = Some(Chosen::new(identity.clone(), port, ports_of(&identity))),
+            None => self.chosen = Some(device.as_chosen()),
         }
         device
     }
@@ -143,6 +152,9 @@ impl Source for V4l2Source {
     fn note_first_picture(&self) {
         let mut search = self.search.lock();
         search.is_confirmed = true;
+        if let Some(raw) = search.raw.take() {
+            search.chosen.get_or_insert(raw);
+        }
         search.silent.clear();
     }
 
@@ -170,7 +182,9 @@ struct V4l2Device {
     interface: Option<PathBuf>,
     /// Its media device in sysfs, where the kernel has media controllers.
     media: Option<PathBuf>,
-    pixel_format: FourCC,
+    /// Its Motion-JPEG, if it has that.
+    jpeg: Option<FourCC>,
+    raw_formats: Vec<PixelFormat>,
     // Dropped before the device: its buffers belong to the descriptor.
     stream: Option<Stream<'static>>,
     /// A call said that the camera is gone.
@@ -196,7 +210,7 @@ impl V4l2Device {
         let identity = identify(&capabilities, &node, interface.as_deref());
         let media = interface.as_deref().and_then(media_device);
         let refused = |why: String| {
-            let message = format!("{shown} ({}) has no Motion-JPEG: {why}; framehub never re-encodes", identity.card);
+            let message = format!("{shown} ({}) has no Motion-JPEG: {why}", identity.card);
             CameraError::new(ErrorKind::Refused, message)
         };
         if let Some(why) = capabilities.is_no_camera() {
@@ -204,11 +218,13 @@ impl V4l2Device {
         }
         let offered = enumerate::formats(&handle);
         let jpeg = JPEG_FORMATS.map(FourCC::new).into_iter().find(|wanted| offered.contains(wanted));
-        let Some(pixel_format) = jpeg else {
+        let raw_formats = raw::formats(&offered);
+        if jpeg.is_none() && raw_formats.is_empty() {
             let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
             let offers = if offered.is_empty() { "nothing".into() } else { offered.join(", ") };
-            return Err(refused(format!("it offers {offers}")));
-        };
+            let why = format!("it offers {offers}, and of raw pictures framehub can encode {}", PixelFormat::names());
+            return Err(refused(why));
+        }
         let controls = V4l2Controls::new(handle);
         Ok(Self {
             identity,
@@ -219,7 +235,8 @@ impl V4l2Device {
             has_streamed: false,
             is_loopback: capabilities.is_loopback(),
             closed_at: Arc::default(),
-            pixel_format,
+            jpeg,
+            raw_formats,
             stream: None,
             controls,
             device,
@@ -231,12 +248,17 @@ impl V4l2Device {
         self.interface.as_deref().map(port_of)
     }
 
-    fn set_format(&self, size: Size) -> Result<Size, CameraError> {
+    /// Who it is, to know it again.
+    fn as_chosen(&self) -> Chosen {
+        Chosen::new(self.identity.clone(), self.port(), ports_of(&self.identity))
+    }
+
+    fn set_format(&self, format: FourCC, size: Size) -> Result<Size, CameraError> {
         let node = &self.identity.node;
-        let wanted = Format::new(size.width, size.height, self.pixel_format);
+        let wanted = Format::new(size.width, size.height, format);
         let got = guarded("cannot set the picture format of", node, || self.device.set_format(&wanted))?;
-        if got.fourcc != self.pixel_format {
-            let message = format!("{node} was asked for {} and set {}", self.pixel_format, got.fourcc);
+        if got.fourcc != format {
+            let message = format!("{node} was asked for {format} and set {}", got.fourcc);
             return Err(CameraError::new(ErrorKind::Refused, message));
         }
         Ok(Size::new(got.width, got.height))
@@ -293,14 +315,36 @@ impl Device for V4l2Device {
     }
 
     fn offers(&self) -> Vec<Offer> {
-        let handle = self.device.handle();
-        let offer = |size| Offer { size, fps: enumerate::rates(&handle, self.pixel_format, size) };
-        enumerate::sizes(&handle, self.pixel_format).into_iter().map(offer).collect()
+        self.jpeg.map(|format| enumerate::offers(&self.device.handle(), format)).unwrap_or_default()
     }
 
     fn start(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
-        let started = self.start_in(want, buffers);
+        let Some(format) = self.jpeg else {
+            let message = format!("{} has no Motion-JPEG", self.identity.node);
+            return Err(CameraError::new(ErrorKind::Refused, message));
+        };
+        let started = self.start_in(format, want, buffers);
         self.noted(started)
+    }
+
+    fn has_jpeg(&self) -> bool {
+        self.jpeg.is_some()
+    }
+
+    fn raw_offers(&self) -> Vec<(PixelFormat, Offer)> {
+        let handle = self.device.handle();
+        let offers = |format: &PixelFormat| enumerate::offers(&handle, FourCC::new(format.fourcc()));
+        let with_format =
+            |format: &PixelFormat| offers(format).into_iter().map(|offer| (*format, offer)).collect::<Vec<_>>();
+        self.raw_formats.iter().flat_map(with_format).collect()
+    }
+
+    fn start_raw(&mut self, format: PixelFormat, want: Mode, buffers: u32) -> Result<(Mode, Layout), CameraError> {
+        let started = self.start_in(FourCC::new(format.fourcc()), want, buffers);
+        let mode = self.noted(started)?;
+        let layout = raw::layout(&self.device.handle(), format);
+        let layout = layout.map_err(|error| explain("cannot read the picture format of", &self.identity.node, &error));
+        Ok((mode, self.noted(layout)?))
     }
 
     fn stop(&mut self) -> Result<(), CameraError> {
@@ -334,9 +378,9 @@ impl Device for V4l2Device {
 }
 
 impl V4l2Device {
-    fn start_in(&mut self, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
+    fn start_in(&mut self, format: FourCC, want: Mode, buffers: u32) -> Result<Mode, CameraError> {
         self.stop()?;
-        let size = self.set_format(want.size)?;
+        let size = self.set_format(format, want.size)?;
         let fps = self.set_rate(want.fps);
         let mode = Mode { size, fps };
         self.has_streamed = true;
