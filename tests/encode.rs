@@ -175,7 +175,18 @@ fn one_thread_encodes_for_all_viewers_and_ends_with_the_stream() {
 
 #[test]
 fn an_encoder_that_is_too_slow_lowers_the_rate_and_pictures_stay_new() {
-    let args = ["--device", "synthetic:raw=YUYV", "--encode", "100", "--size", "3840x2160", "--fps", "120"];
+    let args = [
+        "--device",
+        "synthetic:raw=YUYV",
+        "--encode",
+        "100",
+        "--size",
+        "2560x1440",
+        "--fps",
+        "120",
+        "--stall-timeout",
+        "30",
+    ];
     let server = TestServer::start(&args);
     let mut viewer = server.stream("/stream");
     let mut ages = Vec::new();

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jpeg_encoder::{Encoder, ImageBuffer, JpegColorType, SamplingFactor};
 use parking_lot::Mutex;
 
 use super::ErrorKind;
@@ -15,6 +14,7 @@ use super::lettering;
 use super::session::{Phase, Session, Status};
 use crate::frame::{Frame, Pool, Size, Stamp};
 use crate::hub::{Feed, FeedEnd, NewestFeed, Wait};
+use crate::jpeg::encoder::{Encoder, Levels};
 use crate::jpeg::{self, Orientation};
 use crate::system::os;
 
@@ -126,10 +126,16 @@ fn limited(size: Size) -> Size {
 impl Notice {
     /// The JPEG, drawn so that it is upright when a viewer has turned it as it turns the camera's.
     fn encode(&self) -> Option<Vec<u8>> {
+        let drawing = self.draw();
+        let [width, height] = [self.size.width, self.size.height].map(|side| side.min(u16::MAX.into()) as u16);
         let mut encoded = Vec::new();
-        let mut encoder = Encoder::new(&mut encoded, QUALITY);
-        encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
-        encoder.encode_image(self.draw()).ok()?;
+        // With colour differences, as the camera's pictures: a reader may take a grey picture for another stream.
+        Encoder::new(width, height, QUALITY, Levels::FULL, false).encode(&mut encoded, |first, rows, strip| {
+            for (y, row) in (first..).zip(strip.luma.chunks_exact_mut(strip.stride)).take(rows) {
+                drawing.fill_row(y as u32, &mut row[..width.into()]);
+            }
+            strip.chroma.iter_mut().for_each(|plane| plane.fill(NEUTRAL));
+        });
         let picture = jpeg::inspect(&encoded).ok()?;
         let picture = self.orientation.map_or(picture.clone(), |orientation| picture.turned(orientation));
         let mut jpeg = Vec::new();
@@ -165,33 +171,14 @@ struct Drawing {
     width: usize,
 }
 
-impl ImageBuffer for Drawing {
-    fn get_jpeg_color_type(&self) -> JpegColorType {
-        JpegColorType::Ycbcr
-    }
-
-    fn width(&self) -> u16 {
-        self.size.width as u16
-    }
-
-    fn height(&self) -> u16 {
-        self.size.height as u16
-    }
-
-    fn fill_buffers(&self, y: u16, [luma, blue, red, _]: &mut [Vec<u8>; 4]) {
-        luma.extend((0..self.size.width).map(|x| {
-            let at = [x, y.into()];
-            let [x, y] = self.orientation.map_or(at, |orientation| orientation.shown_at(at, self.size_in_pixels()));
-            self.luma[y as usize * self.width + x as usize]
-        }));
-        blue.resize(luma.len(), NEUTRAL);
-        red.resize(luma.len(), NEUTRAL);
-    }
-}
-
 impl Drawing {
-    fn size_in_pixels(&self) -> [u32; 2] {
-        [self.size.width, self.size.height]
+    /// Row `y` of the picture as the camera would have taken it.
+    fn fill_row(&self, y: u32, row: &mut [u8]) {
+        for (x, luma) in (0..).zip(row) {
+            let turned = |orientation: Orientation| orientation.shown_at([x, y], [self.size.width, self.size.height]);
+            let [x, y] = self.orientation.map_or([x, y], turned);
+            *luma = self.luma[y as usize * self.width + x as usize];
+        }
     }
 }
 
@@ -290,10 +277,10 @@ mod tests {
                 let upright = drawing(shown, None);
                 assert!(upright.luma.iter().any(|luma| *luma > 200), "there are letters");
                 for y in 0..80 {
-                    let mut row = Default::default();
-                    turned.fill_buffers(y, &mut row);
-                    for (x, luma) in row[0].iter().enumerate() {
-                        let [x, y] = orientation.shown_at([x as u32, y.into()], [120, 80]);
+                    let mut row = [0; 120];
+                    turned.fill_row(y, &mut row);
+                    for (x, luma) in row.iter().enumerate() {
+                        let [x, y] = orientation.shown_at([x as u32, y], [120, 80]);
                         assert_eq!(*luma, upright.luma[(y * shown.width + x) as usize], "{flip:?} {degrees} {x} {y}");
                     }
                 }
