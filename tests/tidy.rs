@@ -41,8 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli/", &["http/", "camera/", "hub/", "frame.rs"]),
     // How pictures are turned is another.
     ("cli/", &["jpeg/mod.rs"]),
-    // It compares frame sizes with those that a camera offers.
-    ("doctor.rs", &["camera/", "jpeg/", "cli/", "frame.rs"]),
+    // It compares frame sizes with those that a camera offers, and says what pictures cost.
+    ("doctor.rs", &["camera/", "jpeg/", "cli/", "frame.rs", "system/os.rs"]),
     ("systemd.rs", &["camera/session.rs", "http/server/", "system/"]),
     ("http/", &["hub/", "frame.rs", "jpeg/", "system/"]),
     // Of the camera: what it does for requests, its identity and errors, and the settle rule that a request may bring.
@@ -78,6 +78,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
     ),
     (&["camera/synthetic/"], &["synthetic"]),
     (&["camera/sources/", "system/supervisor.rs"], &["sources", "supervisor"]),
+    (&["camera/encode/", "jpeg/encoder.rs"], &["encode", "encoder"]),
     (&["camera/lettering.rs"], &["lettering"]),
     (&["camera/no_signal.rs"], &["signal"]),
     (&["http/access/"], &["credential", "credentials", "origin", "origins", "forwarded"]),
