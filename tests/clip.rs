@@ -76,6 +76,98 @@ fn a_clip_holds_every_frame_of_its_seconds() {
     assert!(number::<u64>(&head, "Content-Length") > 100_000, "{}", head.head);
 }
 
+/// A chunk of RIFF at the beginning of these bytes: its name, its content, and what is behind it.
+fn chunk(bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let length = number_at(bytes, 4);
+    let end = 8 + length;
+    (&bytes[..4], &bytes[8..end], &bytes[(end + length % 2).min(bytes.len())..])
+}
+
+fn number_at(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
+}
+
+/// It opens by a double click: an AVI whose index, lengths and rate are right, with the pictures of the other format.
+#[test]
+fn a_clip_as_avi_holds_the_same_pictures_and_every_player_reads_it() {
+    let server = recorded(&["--rotate", "180"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plain, avi) = (server.get("/clip"), server.get("/clip?format=avi"));
+    assert_eq!((avi.status, avi.expect_header("Content-Type")), (200, "video/x-msvideo"), "{}", avi.head);
+    assert!(avi.expect_header("Content-Disposition").ends_with("Z.avi"), "{}", avi.head);
+    // The camera goes on between the two requests.
+    let [first, last] = ["X-First-Frame-Seq", "X-Last-Frame-Seq"].map(|name| number::<usize>(&avi, name));
+    let (count, moved) = (last - first + 1, first - number::<usize>(&plain, "X-First-Frame-Seq"));
+    let expected = &pictures(&plain.body)[moved..];
+    // 2026:11:25 14:03:10 and a zero byte.
+    let is_time = |bytes: &[u8]| [4, 7, 13, 16, 19].map(|at| bytes[at]) == *b"::::\0";
+    let has_time = |picture: &&[u8]| picture[..400].windows(20).any(is_time);
+    assert!(expected.len() > 60 && expected.iter().all(has_time), "a time in each");
+
+    let (name, riff, rest) = chunk(&avi.body);
+    assert!(name == b"RIFF" && rest.is_empty() && &riff[..4] == b"AVI ");
+    let (name, header, rest) = chunk(&riff[4..]);
+    assert!(name == b"LIST" && &header[..4] == b"hdrl");
+    let (_, main, streams) = chunk(&header[4..]);
+    let (_, stream, _) = chunk(streams);
+    let (_, video, format) = chunk(&stream[4..]);
+    let (_, format, _) = chunk(format);
+    let (name, movi, rest) = chunk(rest);
+    assert!(name == b"LIST" && &movi[..4] == b"movi");
+    let (name, index, rest) = chunk(rest);
+    assert!(name == b"idx1" && rest.is_empty() && index.len() == 16 * count);
+    assert_eq!([number_at(main, 16), number_at(video, 32)], [count; 2]);
+    assert_eq!(
+        [number_at(main, 32), number_at(main, 36), number_at(format, 4), number_at(format, 8)],
+        [320, 240, 320, 240]
+    );
+    assert_eq!((&video[..8], &format[16..20]), (&b"vidsMJPG"[..], &b"MJPG"[..]));
+    let rate: f64 = number(&avi, "X-Frame-Rate");
+    let stated = number_at(video, 24) as f64 / number_at(video, 20) as f64;
+    assert!((stated - rate).abs() < 0.01 && (1e6 / number_at(main, 0) as f64 - rate).abs() < 0.01, "{stated} {rate}");
+    let mut chunks = &movi[4..];
+    for (number, entry) in index.chunks(16).enumerate() {
+        let at = movi.len() - chunks.len();
+        let (name, picture, behind) = chunk(chunks);
+        assert!(name == b"00dc" && expected.get(number).is_none_or(|expected| *expected == picture), "bit by bit");
+        assert_eq!((&entry[..4], number_at(entry, 8), number_at(entry, 12)), (&b"00dc"[..], at, picture.len()));
+        assert_eq!(number_at(entry, 4), 0x10, "a key frame");
+        chunks = behind;
+    }
+    assert!(chunks.is_empty());
+
+    fs::write(folder.path().join("clip.avi"), &avi.body).expect("a file");
+    let run = |command: &[&str]| {
+        let output = Command::new(command[0]).args(&command[1..]).current_dir(folder.path()).output();
+        let output = output.unwrap_or_else(|error| panic!("{command:?} (scripts/install-packages): {error}"));
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {errors}");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), errors)
+    };
+    let fields = "format=format_name,duration:stream=codec_name,avg_frame_rate,nb_read_frames";
+    let (found, errors) =
+        run(&["ffprobe", "-v", "warning", "-count_frames", "-show_entries", fields, "-of", "default", "clip.avi"]);
+    assert_eq!(errors, "");
+    for line in ["codec_name=mjpeg".to_owned(), "format_name=avi".into(), format!("nb_read_frames={count}")] {
+        assert!(found.contains(&line), "{line}: {found}");
+    }
+    let duration: f64 = found
+        .split("duration=")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .and_then(|text| text.parse().ok())
+        .expect("a duration");
+    assert!((duration - count as f64 / rate).abs() < 0.05, "{duration} s");
+    // ffmpeg takes the pictures out again as they are.
+    run(&["ffmpeg", "-v", "error", "-i", "clip.avi", "-c", "copy", "-f", "image2", "%d.jpg"]);
+    for (number, expected) in expected.iter().enumerate() {
+        let copied = fs::read(folder.path().join(format!("{}.jpg", number + 1))).expect("a picture");
+        assert!(copied == *expected, "picture {number}");
+    }
+    // Seeking uses the index.
+    run(&["ffmpeg", "-v", "error", "-xerror", "-ss", "1", "-i", "clip.avi", "-frames:v", "1", "-f", "null", "-"]);
+}
+
 /// The lines in docs/recording.md, as they stand there.
 #[test]
 fn the_documented_line_makes_a_video_of_the_right_length() {
@@ -107,7 +199,7 @@ fn without_a_replay_and_for_invalid_parameters_the_response_says_why() {
     assert!(response.text().contains("--replay"), "{}", response.text());
 
     let server = TestServer::start(&["--size", "320x240", "--replay", "1", "--idle", "0.3"]);
-    for (target, words) in [("/clip?last=soon", "seconds"), ("/clip?format=mp4", "mjpeg or json")] {
+    for (target, words) in [("/clip?last=soon", "seconds"), ("/clip?format=mp4", "mjpeg, avi or json")] {
         let response = server.get(target);
         assert_eq!(response.status, 400, "{target}");
         assert!(response.text().contains(words), "{target}: {}", response.text());

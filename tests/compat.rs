@@ -162,13 +162,50 @@ impl Drop for Background {
     }
 }
 
+/// A unit file for another version of the program starts framehub (issue 14).
+#[test]
+fn unknown_options_are_warnings() {
+    for (program, expected, args) in [
+        (
+            "ustreamer",
+            2,
+            &["--host=127.0.0.1", "--port=0", "--device=synthetic", "--bogus", "S3cret", "--key=S3cret", "--idle", "0"]
+                [..],
+        ),
+        (
+            "ustreamer",
+            1,
+            &["-s127.0.0.1", "-p0", "-d", "synthetic", "-QS3cret", "-f", "0.5", "--format-swap-rgb", "-T"],
+        ),
+        ("mjpgsrv", 1, &["--listen", "127.0.0.1", "-p", "0", "-c", "synthetic", "--bogus=S3cret"]),
+        (
+            "mjpg_streamer",
+            1,
+            &["-i", "input_uvc.so -d synthetic -bogus S3cret", "-o", "output_http.so -p 0 -l 127.0.0.1"],
+        ),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
+        let server = TestServer::launch(
+            {
+                command.args(["--as", program]).args(args);
+                command
+            },
+            1,
+        );
+        assert_eq!(server.get("/snapshot").status, 200, "{args:?}");
+        let log = server.log();
+        let unknown = log.iter().filter(|line| line.starts_with("warn") && line.contains("unknown option -")).count();
+        assert_eq!(unknown, expected, "{log:?}");
+        assert!(!log.join("\n").contains("S3cret"), "{log:?}");
+    }
+}
+
 #[test]
 fn mistakes_end_the_start_and_name_the_program() {
     for (args, words) in [
-        (&["--as", "ustreamer", "--bogus"][..], &["as ustreamer", "--bogus"][..]),
         (
-            &["--as", "ustreamer", "--device=synthetic", "--port", "0", "--resolution", "big"],
-            &["started as ustreamer", "--size"],
+            &["--as", "ustreamer", "--device=synthetic", "--port", "0", "--resolution", "big"][..],
+            &["started as ustreamer", "--size"][..],
         ),
         (&["--as", "ustreamer", "--host", "octopi.local"], &["started as ustreamer", "numeric address"]),
         (&["--as", "mjpgsrv", "-j", "/nonexistent.json"], &["as mjpgsrv", "/nonexistent.json"]),

@@ -82,7 +82,7 @@ const FEATURES: &[(&[&str], &[&str])] = &[
     (&["camera/lettering.rs"], &["lettering"]),
     (&["camera/no_signal.rs"], &["signal"]),
     (&["http/access/"], &["credential", "credentials", "origin", "origins", "forwarded"]),
-    (&["http/endpoints/clip.rs"], &["clip"]),
+    (&["http/endpoints/clip.rs", "http/endpoints/avi.rs"], &["clip", "avi"]),
     (&["http/endpoints/octolapse.rs"], &["octolapse"]),
     (&["http/endpoints/figures.rs"], &["figures", "metrics"]),
     (&["http/endpoints/page.rs"], &["page"]),

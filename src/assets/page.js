@@ -257,16 +257,21 @@ async function take(id, what) {
 onPress('snapshot', () => take('snapshot', 'Snapshot'));
 onPress('still', () => take('still', 'Full-resolution still'));
 
-// ---- Replay: /clip is a file of concatenated JPEGs
+// ---- Replay: /clip as an AVI, in which each picture stands behind `00dc` and its length
 
 let clip = [];
 
+const AVI_HEAD = 224;
+
 function split(file) {
-  const starts = [0];
-  for (let end = file.indexOf(0xd9, 1); end > 0; end = file.indexOf(0xd9, end + 1)) {
-    if (file[end - 1] === 0xff && file[end + 1] === 0xff && file[end + 2] === 0xd8) starts.push(end + 1);
+  const numbers = new DataView(file);
+  const pictures = [];
+  for (let at = AVI_HEAD; numbers.getUint32(at) === 0x30306463; ) {
+    const length = numbers.getUint32(at + 4, true);
+    pictures.push(new Blob([new Uint8Array(file, at + 8, length)], { type: 'image/jpeg' }));
+    at += 8 + length + (length % 2);
   }
-  return starts.map((start, i) => new Blob([file.subarray(start, starts[i + 1])], { type: 'image/jpeg' }));
+  return pictures;
 }
 
 function showClip(number) {
@@ -278,15 +283,15 @@ function showClip(number) {
 }
 
 onPress('play-clip', async () => {
-  const [file, rate] = await request(`clip?last=${hub.ring.replay_seconds}s`, async (response) =>
+  const [file, rate] = await request(`clip?format=avi&last=${hub.ring.replay_seconds}s`, async (response) =>
     [await response.blob(), response.headers.get('X-Frame-Rate')]);
-  const pictures = split(new Uint8Array(await file.arrayBuffer()));
+  const pictures = split(await file.arrayBuffer());
   enter('replay');
   clip = pictures;
   $('seek').max = clip.length - 1;
   URL.revokeObjectURL($('save-clip').href);
   $('save-clip').href = URL.createObjectURL(file);
-  $('save-clip').download = `framehub-${stamp(new Date())}.mjpeg`;
+  $('save-clip').download = `framehub-${stamp(new Date())}.avi`;
   const began = performance.now();
   let shown = -1;
   requestAnimationFrame(function next() {

@@ -41,7 +41,13 @@ fn wrong_value(complaint: &str) -> Option<(&str, &str, &str)> {
 
 /// Whether this option is one that takes no value.
 pub fn is_switch(option: &str, usage: &str) -> bool {
-    options(usage).any(|known| known == option) && !usage.contains(&format!("[{option} <"))
+    takes_value(option, usage) == Some(false)
+}
+
+/// Whether this option takes a value; `None` if there is no such option.
+pub fn takes_value(option: &str, usage: &str) -> Option<bool> {
+    let is_known = options(usage).any(|known| known == option);
+    is_known.then(|| usage.contains(&format!("[{option} <")))
 }
 
 /// What was expected, where `invalid rate: expected …` or `invalid mode "x": expected …` repeats what is invalid.

@@ -227,17 +227,18 @@ impl App {
                 Ok(()) => return false,
                 Err(refusal) => Err(refusal),
             },
-            Route::Clip => match clip::respond(exchange, ring, &session.hub, &self.clips) {
+            Route::Clip => match clip::respond(exchange, ring, &session.hub, &self.clips, picture::camera(session)) {
                 Ok(()) => return false,
                 Err(refusal) => Err(refusal),
             },
-            Route::ClipIndex => Ok(clip::index(ring, query)),
+            Route::ClipIndex => Ok(clip::index(ring, query, picture::camera(session))),
             Route::Snapshot => picture::snapshot(exchange, session),
             Route::Still => picture::still(exchange, session, stills),
             Route::Warm => picture::warm(&session.hub, query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => {
                 Ok(page::respond(route, self.gate.named_origins()))
             }
+            Route::OldPage => Ok(page::redirect(&exchange.head.target)),
             Route::Controls => Ok(controls::respond(panel, &exchange.head.method, query, body)),
             Route::InputJson => Ok(octolapse::input(panel, session)),
             Route::ProgramJson => Ok(octolapse::program(session)),

@@ -44,7 +44,21 @@ pub enum Route {
     Script,
     /// `/favicon.svg`, `/favicon.ico`: the icon. Browsers ask for the latter whatever the page says.
     Favicon,
+    /// `/control.htm` and other pages of mjpg-streamer: what they did, `/` does.
+    OldPage,
 }
+
+/// mjpg-streamer's pages, which people have bookmarks of.
+const OLD_PAGES: &[&str] = &[
+    "control.htm",
+    "index.html",
+    "javascript.html",
+    "javascript_simple.html",
+    "static.html",
+    "static_simple.html",
+    "stream.html",
+    "stream_simple.html",
+];
 
 impl Route {
     /// Finds the route of a request target, which may be an absolute URI. Unknown parameters are ignored.
@@ -54,8 +68,9 @@ impl Route {
         let route = match path.trim_start_matches('/') {
             "" => match query.get("action").as_deref() {
                 None | Some("") => Self::Page,
-                Some("stream") => Self::Stream,
-                Some("snapshot") => Self::Snapshot,
+                // mjpg-streamer's number of an input; there is one.
+                Some("stream" | "stream_0") => Self::Stream,
+                Some("snapshot" | "snapshot_0") => Self::Snapshot,
                 Some("command") => Self::Command,
                 Some(_) => return None,
             },
@@ -74,6 +89,7 @@ impl Route {
             "page.css" => Self::Style,
             "page.js" => Self::Script,
             "favicon.svg" | "favicon.ico" => Self::Favicon,
+            page if OLD_PAGES.contains(&page) => Self::OldPage,
             _ => return None,
         };
         let is_still = route == Self::Snapshot && query.get("size").as_deref() == Some("max");
@@ -91,10 +107,10 @@ impl Route {
         }
     }
 
-    /// Whether no credential is needed: `/healthz` is for monitoring, browsers ask for the icon in any case, and the
-    /// page asks for its files, which are not secret, without the token in its own URL.
+    /// Whether no credential is needed: `/healthz` is for monitoring, browsers ask for the icon in any case, the page asks
+    /// for its files, which are not secret, without the token in its own URL, and a redirect says nothing.
     pub fn is_public(self) -> bool {
-        matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script)
+        matches!(self, Self::Health | Self::Favicon | Self::Style | Self::Script | Self::OldPage)
     }
 
     /// Whether GET opens, switches or waits for the camera, which HEAD must not.
@@ -164,7 +180,11 @@ impl<'a> Query<'a> {
     }
 
     fn raw(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let pairs = self.0.split('&').filter(|pair| !pair.is_empty());
+        // A second question mark, as in `?action=stream?dummy=param.mjpg`, which people add for players. Elsewhere it is part
+        // of a value.
+        let is_doubled = |pair: &&str| pair.starts_with("action=");
+        let pairs = self.0.split('&').flat_map(move |pair| pair.splitn(if is_doubled(&pair) { 2 } else { 1 }, '?'));
+        let pairs = pairs.filter(|pair| !pair.is_empty());
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 }
@@ -185,6 +205,19 @@ mod tests {
             ("/?timestamp=1&action=snapshot", Some(Snapshot)),
             ("/?act%69on=sn%61pshot", Some(Snapshot)),
             ("//?action=stream", Some(Stream)),
+            ("/?action=stream?dummy=param.mjpg", Some(Stream)),
+            ("/?action=snapshot?1700000000", Some(Snapshot)),
+            ("/?x=1&action=snapshot?size=max", Some(Still)),
+            ("/?action=stream_0", Some(Stream)),
+            ("/?action=stream_0?dummy=param.mjpg", Some(Stream)),
+            ("/?action=snapshot_0&1", Some(Snapshot)),
+            ("/?action=stream_1", None),
+            ("/?action=snapshot_1", None),
+            ("/?action=snapshot_00", None),
+            ("/?action=stream_", None),
+            ("/control.htm", Some(OldPage)),
+            ("/stream_simple.html?x", Some(OldPage)),
+            ("/control.html", None),
             ("http://cam.local:8080/stream?x=.mjpg", Some(Stream)),
             ("http://cam.local", Some(Page)),
             ("HTTP://cam.local?action=snapshot", Some(Snapshot)),
@@ -253,6 +286,8 @@ mod tests {
         ] {
             assert_eq!(query.get(name).as_deref(), value, "{name}");
         }
+        assert_eq!(Query::new("action=stream?token=x?y&a=b?c").get("token").as_deref(), Some("x?y"));
+        assert_eq!(Query::new("action=stream&a=b?c=d").get("a").as_deref(), Some("b?c=d"));
         let pairs: Vec<_> = Query::new("&a=1&&b=%20").pairs().collect();
         assert_eq!(pairs, [("a".into(), "1".into()), ("b".into(), " ".into())]);
     }

@@ -1,7 +1,8 @@
 //! What another program's command line means here: a table of its options for each program, and what they build.
 
-use crate::cli::Exit;
+use crate::cli::{Exit, errors, usage};
 use crate::http::{Credentials, Right};
+use crate::jpeg::Flip;
 
 /// Another program's command line in our words.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub struct Translation {
     pub summary: String,
     /// Whether framehub cannot do something that was asked for.
     pub is_partial: bool,
+    /// Lines for the log about what neither program knows.
+    pub warnings: Vec<String>,
 }
 
 /// An option of another program.
@@ -95,18 +98,26 @@ pub struct Builder {
     pub outputs: Vec<String>,
     /// The other program would leave its terminal.
     pub in_background: bool,
+    /// Degrees by which the picture is to be rotated, after it was flipped.
+    degrees: u16,
+    /// Whether it is to be flipped horizontally and vertically.
+    flips: [bool; 2],
+    /// Our own options among the other program's, as typed.
+    own: Vec<String>,
     ignored: Vec<String>,
     unsupported: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Builder {
-    /// Reads a command line, as getopt would.
+    /// Reads a command line, as getopt would. framehub's own options count too. What is not known is a warning, without its
+    /// value, which may be a secret.
     ///
     /// # Errors
-    /// For a wrong option, and for those that only print something.
+    /// For a wrong value, and for options that only print something.
     pub fn read(&mut self, program: &str, flags: &[Flag], args: &[String]) -> Result<(), Exit> {
         let wrong = |why: String| Exit::Wrong(format!("as {program}: {why}\nTry --as {program} --help"));
-        let mut args = args.iter().cloned();
+        let (mut args, usage) = (args.iter().cloned().peekable(), usage());
         // Letters behind a single dash may follow each other; what is left of them comes first.
         let mut rest = String::new();
         loop {
@@ -117,7 +128,19 @@ impl Builder {
                 },
                 false => format!("-{}", std::mem::take(&mut rest)),
             };
-            let (flag, mut value) = find(flags, &arg, &mut rest).map_err(wrong)?;
+            let Some((flag, mut value)) = find(flags, &arg, &mut rest) else {
+                if let Some(takes_value) = errors::takes_value(arg.split('=').next().unwrap_or_default(), &usage) {
+                    let value = if takes_value && !arg.contains('=') { args.next() } else { None };
+                    self.own.extend([arg].into_iter().chain(value));
+                    continue;
+                }
+                self.warnings.push(format!("as {program}: {}; it is ignored", unknown(&arg)));
+                // The next word is its value, unless it looks like an option.
+                if arg.starts_with('-') && !arg.contains('=') {
+                    args.next_if(|next| !next.starts_with('-'));
+                }
+                continue;
+            };
             if flag.takes == Takes::Value && value.is_none() {
                 value = if rest.is_empty() { args.next() } else { Some(std::mem::take(&mut rest)) };
             }
@@ -193,6 +216,17 @@ impl Builder {
             _ => self.cannot("half a size of stills", "give both its sides; the largest is taken"),
         }
         self.options.insert(0, ("listen", self.address()));
+        // Flipped both ways is half a turn.
+        let half = if self.flips == [true; 2] { 180 } else { 0 };
+        match (self.degrees + half) % 360 {
+            0 => {}
+            degrees => self.set("rotate", degrees.to_string()),
+        }
+        match self.flips {
+            [true, false] => self.set("flip", "horizontal"),
+            [false, true] => self.set("flip", "vertical"),
+            _ => {}
+        }
 
         let mut credentials = Credentials::default();
         let mut known = Vec::new();
@@ -209,7 +243,8 @@ impl Builder {
             credentials.add_token(&token, Right::Control).map_err(|why| wrong(why.into()))?;
             known.push("a token");
         }
-        let args: Vec<String> = self.options.iter().map(|(option, value)| format!("--{option}={value}")).collect();
+        let options = self.options.iter().map(|(option, value)| format!("--{option}={value}"));
+        let args: Vec<String> = options.chain(self.own).collect();
         let understood = args.iter().map(String::as_str).chain(known).collect::<Vec<_>>().join(" ");
         let or_nothing = |list: &[String]| if list.is_empty() { "nothing".into() } else { list.join(", ") };
         let summary = format!(
@@ -218,7 +253,8 @@ impl Builder {
             or_nothing(&self.unsupported)
         );
         let is_partial = !self.unsupported.is_empty();
-        Ok(Translation { args, credentials, in_background: self.in_background, summary, is_partial })
+        let (in_background, warnings) = (self.in_background, self.warnings);
+        Ok(Translation { args, credentials, in_background, summary, is_partial, warnings })
     }
 
     /// Where to listen. Names other than localhost fail later, with an error that asks for an address.
@@ -236,35 +272,32 @@ impl Builder {
 }
 
 /// The flag that an argument names, and its value if that is part of the argument. Letters after a single one are put
-/// into `rest`.
-fn find<'a>(flags: &'a [Flag], arg: &str, rest: &mut String) -> Result<(&'a Flag, Option<String>), String> {
+/// into `rest`. `None` if it names none.
+fn find<'a>(flags: &'a [Flag], arg: &str, rest: &mut String) -> Option<(&'a Flag, Option<String>)> {
     let (name, value) = arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value.to_owned())));
-    // Without its value, which may be a secret.
-    let unknown = || match name.starts_with('-') {
-        // Nor the letters behind the first one, which may be a value.
-        true if !name.starts_with("--") => format!("unknown option {}", name.chars().take(2).collect::<String>()),
-        true => format!("unknown option {name}"),
-        false => "unexpected argument: expected options only".into(),
-    };
     let named = |name: &str| flags.iter().find(|flag| flag.names.contains(&name));
-    let bare =
-        name.strip_prefix("--").or(name.strip_prefix('-')).filter(|bare| !bare.is_empty()).ok_or_else(unknown)?;
+    let bare = name.strip_prefix("--").or(name.strip_prefix('-')).filter(|bare| !bare.is_empty())?;
     if let Some(flag) = named(bare) {
-        return Ok((flag, value));
+        return Some((flag, value));
     }
     if let Some(start) = name.strip_prefix("--") {
         // As getopt_long does: the beginning of a name is enough, if it is the beginning of one only.
         let mut begun = flags.iter().filter(|flag| flag.names.iter().any(|name| name.starts_with(start)));
-        return match (begun.next(), begun.next()) {
-            (Some(flag), None) => Ok((flag, value)),
-            _ => Err(unknown()),
-        };
+        return begun.next().filter(|_| begun.next().is_none()).map(|flag| (flag, value));
     }
     let mut letters = arg[1..].chars();
-    let letter = letters.next().map(String::from).unwrap_or_default();
-    let flag = named(&letter).ok_or_else(unknown)?;
+    let flag = named(letters.next()?.encode_utf8(&mut [0; 4]))?;
     *rest = letters.collect();
-    Ok((flag, None))
+    Some((flag, None))
+}
+
+/// What a word is that names no flag. A value behind it may be a secret, also right behind a single letter.
+fn unknown(arg: &str) -> String {
+    match (arg.strip_prefix("--"), arg.strip_prefix('-').and_then(|letters| letters.chars().next())) {
+        (Some(name), _) => format!("unknown option --{}", name.split('=').next().unwrap_or_default()),
+        (None, Some(letter)) => format!("unknown option -{letter}"),
+        (None, None) => "a word that belongs to no option".into(),
+    }
 }
 
 /// An option's name with its dashes.
@@ -314,6 +347,23 @@ pub fn stall_timeout(builder: &mut Builder, value: &str) -> Result<(), String> {
 fn number(value: &str, of: &str) -> Result<f64, String> {
     let number = value.trim().parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| format!("expected a number of {of}"))
+}
+
+/// Degrees by which the picture is to be rotated, clockwise.
+pub fn rotate(builder: &mut Builder, value: &str) -> Result<(), String> {
+    let degrees = value.parse::<i32>().ok().filter(|degrees| degrees % 90 == 0);
+    builder.degrees = degrees.ok_or("expected 0, 90, 180 or 270")?.rem_euclid(360) as u16;
+    Ok(())
+}
+
+/// Whether the picture is to be flipped in this direction.
+pub fn flip(builder: &mut Builder, direction: Flip, value: &str) -> Result<(), String> {
+    builder.flips[direction as usize] = match value {
+        "1" | "true" | "on" | "yes" => true,
+        "0" | "false" | "off" | "no" | "default" => false,
+        _ => return Err("expected 0 or 1".into()),
+    };
+    Ok(())
 }
 
 /// A colour temperature, which has an effect only if the camera does not choose it itself.

@@ -26,10 +26,13 @@ pub fn translate(program: &str, args: &[String]) -> Result<Option<Config>, Exit>
         Exit::Wrong(why) => Exit::Wrong(format!("{}\n{why}", translation.summary)),
         asked => asked,
     })?;
-    config.http.access.credentials = translation.credentials;
+    if !translation.credentials.is_empty() {
+        config.http.access.credentials = translation.credentials;
+    }
     config.in_background = translation.in_background;
     let level = if translation.is_partial { Level::Warn } else { Level::Info };
     config.notes.push((level, translation.summary));
+    config.notes.extend(translation.warnings.into_iter().map(|warning| (Level::Warn, warning)));
     Ok(Some(config))
 }
 
@@ -111,20 +114,47 @@ mod tests {
             assert_eq!(options(ustreamer::read, args), "--size=1280x720 --fps=15", "{args:?}");
         }
         for (args, words) in [
-            (&["--bogus"][..], "unknown option --bogus\n"),
-            (&["-Q"], "unknown option -Q\n"),
-            (&["-lQ"], "unknown option -Q\n"),
-            (&["--device-"], "unknown option"),
-            (&["--resolution"], "missing value for --resolution"),
+            (&["--resolution"][..], "missing value for --resolution"),
             (&["-r"], "missing value for --resolution"),
-            (&["--password=S3cret"], "unknown option --password\n"),
             (&["--slowdown=S3cret"], "--slowdown takes no value\n"),
-            (&["S3cret"], "unexpected argument: expected"),
-            (&["-QS3cret"], "unknown option -Q\n"),
-            (&["-"], "unknown option"),
-            (&["--"], "unknown option"),
         ] {
             assert!(refusal(ustreamer::read, args).contains(words), "{args:?}: {}", refusal(ustreamer::read, args));
+        }
+    }
+
+    /// A line that starts another version of the program starts framehub as well.
+    #[test]
+    fn what_is_not_known_is_one_warning_each_without_its_value() {
+        for (args, unknown) in [
+            (&["--bogus", "-r", "640x480"][..], &["option --bogus"][..]),
+            (&["--bogus", "S3cret", "-r", "640x480"], &["option --bogus"]),
+            (&["--password=S3cret", "-r640x480", "--bogus"], &["option --password", "option --bogus"]),
+            (&["-QS3cret", "-r", "640x480"], &["option -Q"]),
+            (&["-lQ", "S3cret", "-r", "640x480"], &["option -Q"]),
+            (&["S3cret", "-r", "640x480"], &["a word that belongs to no option"]),
+            (&["-r", "640x480", "--device-"], &["option --device-"]),
+            (&["-", "--resolution=640x480"], &["a word that belongs to no option"]),
+            (&["--", "-r", "640x480"], &["option --"]),
+        ] {
+            let translation = builder::tests::understood(ustreamer::read, args);
+            assert_eq!(translation.args[1..], ["--size=640x480"], "{args:?}");
+            assert_eq!(translation.warnings.len(), unknown.len(), "{args:?}: {:?}", translation.warnings);
+            for (warning, unknown) in translation.warnings.iter().zip(unknown) {
+                assert!(warning.contains(unknown) && !warning.contains("S3cret"), "{args:?}: {warning}");
+            }
+        }
+        assert_eq!(
+            options(ustreamer::read, &["--idle", "0", "--check", "--no-signal=none"]),
+            "--idle 0 --check --no-signal=none"
+        );
+        for (read, args) in [
+            (mjpgsrv::read as builder::tests::Read, &["--bogus", "S3cret"][..]),
+            (mjpg_streamer::read, &["--bogus", "S3cret"]),
+            (mjpg_streamer::read, &["-i", "input_uvc.so -bogus S3cret"]),
+            (mjpg_streamer::read, &["-o", "output_http.so --bogus=S3cret"]),
+        ] {
+            let warnings = builder::tests::understood(read, args).warnings;
+            assert!(warnings.len() == 1 && !warnings[0].contains("S3cret"), "{warnings:?}");
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::builder::Means::{Control, Fixed, Help, Ignored, Keep, Ours, Set, Unsupported, Version};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, rate, stall_timeout, white_balance};
+use super::builder::{Builder, Flag, flag, flip, rate, rotate, stall_timeout, white_balance};
 use crate::cli::Exit;
+use crate::jpeg::Flip;
 
 const ANALOG: &str = "for capture cards";
 const SINK: &str = "there is no shared memory; /stream serves other programs";
@@ -48,9 +49,9 @@ const FLAGS: &[Flag] = &[
     flag(&["white-balance"], Value, Set(white_balance)),
     flag(&["gain"], Value, Control("gain", Some("gain_automatic"))),
     flag(&["color-effect"], Value, Control("color_effects", None)),
-    flag(&["rotate"], Value, Control("rotate", None)),
-    flag(&["flip-vertical"], Value, Control("vertical_flip", None)),
-    flag(&["flip-horizontal"], Value, Control("horizontal_flip", None)),
+    flag(&["rotate"], Value, Set(rotate)),
+    flag(&["flip-vertical"], Value, Set(|builder, value| flip(builder, Flip::Vertical, value))),
+    flag(&["flip-horizontal"], Value, Set(|builder, value| flip(builder, Flip::Horizontal, value))),
     flag(
         &["image-default"],
         Nothing,
@@ -62,6 +63,7 @@ const FLAGS: &[Flag] = &[
     flag(&["device-error-delay"], Value, Ignored),
     flag(&["persistent", "n"], Nothing, Ignored),
     flag(&["min-frame-size", "z"], Value, Ignored),
+    flag(&["allow-truncated-frames", "T"], Nothing, Unsupported("only whole pictures are sent")),
     flag(&["buffers", "b"], Value, Ignored),
     flag(&["workers", "w"], Value, Ignored),
     flag(&["io-method", "I"], Value, Ignored),
@@ -77,14 +79,17 @@ const FLAGS: &[Flag] = &[
     flag(&["fake-resolution", "R"], Value, Unsupported("/state says what is true")),
     flag(&["instance-id"], Value, Unsupported("/state has no such field")),
     flag(&["exit-on-no-clients"], Value, Unsupported("the camera is let go instead, see --idle")),
+    flag(&["exit-on-device-error"], Nothing, Unsupported("the camera is looked for until it is back")),
     flag(&["exit-on-parent-death"], Nothing, Unsupported("the service manager ends it")),
     flag(&["process-name-prefix"], Value, Unsupported("its name stays")),
     flag(&["notify-parent"], Nothing, Unsupported("systemd is told instead, with Type=notify")),
     flag(&["features"], Nothing, Unsupported("/state says what there is")),
+    flag(&["media-device"], Value, Unsupported(ANALOG)),
+    flag(&["media-entity-name"], Value, Unsupported(ANALOG)),
     flag(&["input", "i"], Value, Unsupported(ANALOG)),
     flag(&["tv-standard", "a"], Value, Unsupported(ANALOG)),
     flag(&["dv-timings", "t"], Nothing, Unsupported(ANALOG)),
-    flag(&["format-swap-rgb"], Value, Unsupported("nothing is encoded here")),
+    flag(&["format-swap-rgb"], Nothing, Unsupported("nothing is encoded here")),
     flag(&["m2m-device"], Value, Unsupported("nothing is encoded here")),
     flag(&["jpeg-sink", "sink"], Value, Unsupported(SINK)),
     flag(&["jpeg-sink-mode", "sink-mode"], Value, Unsupported(SINK)),
@@ -104,6 +109,7 @@ const FLAGS: &[Flag] = &[
     flag(&["h264-bitrate"], Value, Unsupported(H264)),
     flag(&["h264-gop"], Value, Unsupported(H264)),
     flag(&["h264-m2m-device"], Value, Unsupported(H264)),
+    flag(&["h264-boost"], Nothing, Unsupported(H264)),
     flag(&["v4p"], Nothing, Unsupported("for PiKVM")),
     flag(&["gpio-device"], Value, Unsupported(GPIO)),
     flag(&["gpio-consumer-prefix"], Value, Unsupported(GPIO)),
@@ -160,7 +166,6 @@ mod tests {
             (&["--resolution=1280x720"], "--size=1280x720"),
             (&["--desired-fps", "0"], ""),
             (&["--desired-fps", "12"], "--fps=12"),
-            (&["-f", "0.5"], "--fps=0.5"),
             (&["--device-timeout", "5"], "--stall-timeout=5"),
             (&["--device-timeout=0"], ""),
             (&["--device-timeout=600"], "--stall-timeout=60"),
@@ -179,8 +184,16 @@ mod tests {
             ),
             (&["--white-balance", "auto"], "--control=white_balance_automatic=1"),
             (&["--gain", "auto"], "--control=gain_automatic=1"),
-            (&["--flip-vertical", "1", "--flip-horizontal=0"], "--control=vertical_flip=1 --control=horizontal_flip=0"),
-            (&["--rotate", "180", "--color-effect", "1"], "--control=rotate=180 --control=color_effects=1"),
+            (&["--flip-vertical", "1", "--flip-horizontal=0"], "--flip=vertical"),
+            (&["--flip-horizontal", "1"], "--flip=horizontal"),
+            (&["--flip-horizontal=1", "--flip-vertical=1"], "--rotate=180"),
+            (&["--flip-horizontal=1", "--flip-vertical=1", "--rotate=270"], "--rotate=90"),
+            (&["--flip-horizontal=1", "--flip-vertical=1", "--rotate=180"], ""),
+            (&["--rotate", "90", "--flip-vertical=1"], "--rotate=90 --flip=vertical"),
+            (&["--rotate", "-90"], "--rotate=270"),
+            (&["--rotate", "0"], ""),
+            (&["--rotate", "180", "--color-effect", "1"], "--control=color_effects=1 --rotate=180"),
+            (&["-f", "0.5"], "--fps=0.5"),
             (&["--backlight-compensation", "2"], "--control=backlight_compensation=2"),
         ] {
             assert_eq!(options(read, args), expected, "{args:?}");
@@ -266,6 +279,7 @@ mod tests {
             (&["--format", "YUYV"][..], "--format YUYV (cameras that send Motion-JPEG only"),
             (&["--encoder=CPU"], "--encoder CPU (nothing is encoded"),
             (&["--contrast", "default"], "--contrast (the value that a control has is kept)"),
+            (&["-T", "--h264-boost"], "--allow-truncated-frames (only whole"),
         ] {
             let translation = understood(read, args);
             assert!(translation.is_partial && translation.summary.contains(words), "{}", translation.summary);
@@ -275,6 +289,8 @@ mod tests {
             (&["--desired-fps", "fast"][..], "--desired-fps"),
             (&["--device-timeout", "nan"], "number of seconds"),
             (&["--log-level", "9"], "--log-level"),
+            (&["--rotate", "45"], "expected 0, 90, 180 or 270"),
+            (&["--flip-vertical", "down"], "--flip-vertical"),
         ] {
             assert!(refusal(read, args).contains(words));
         }

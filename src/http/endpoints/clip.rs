@@ -1,4 +1,5 @@
-//! `/clip`: the replay as one file of concatenated JPEGs, which ffmpeg reads (docs/recording.md).
+//! `/clip`: the replay as one file: JPEGs one after the other, which ffmpeg reads (docs/recording.md), or an AVI, which
+//! players open.
 //!
 //! Frames that are being sent stay in memory although the ring has moved on. Clips therefore have their
 //! own memory limit, as large as the ring's.
@@ -9,9 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
+use super::avi::{self, Avi};
 use crate::frame::Frame;
 use crate::http::exchange::Exchange;
-use crate::http::response::Response;
+use crate::http::response::{Response, with_capture};
 use crate::http::route::Query;
 use crate::http::server::client::{ClientStats, EndReason};
 use crate::http::server::connection::SendError;
@@ -19,26 +21,44 @@ use crate::hub::Hub;
 use crate::hub::pace::parse_time;
 use crate::hub::ring::SharedRing;
 
-/// Describes the clip: its rate, and the number, time, size and length of each frame.
-pub fn index(ring: &SharedRing, query: &Query<'_>) -> Response {
-    Clip::from_query(ring, query).map_or_else(|refusal| refusal, |clip| clip.index())
+/// Describes the clip: its rate, and the number, time, size and length of each frame. `camera` is the camera's name.
+pub fn index(ring: &SharedRing, query: &Query<'_>, camera: String) -> Response {
+    Clip::from_query(ring, query, camera).map_or_else(|refusal| refusal, |clip| clip.index())
 }
 
-/// Sends the clip as a file.
+/// Sends the clip as a file. `camera` is the camera's name.
 ///
 /// # Errors
 /// The response that says why there is none.
-pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &ClipMemory) -> Result<(), Response> {
+pub fn respond(
+    exchange: &Exchange<'_>,
+    ring: &SharedRing,
+    hub: &Hub,
+    memory: &ClipMemory,
+    camera: String,
+) -> Result<(), Response> {
     let query = &exchange.query;
-    if let Some(format) = query.get("format").filter(|format| format != "mjpeg") {
-        return Err(Response::text(400, format!("invalid format \"{format}\": expected mjpeg or json")));
-    }
-    let clip = Clip::from_query(ring, query)?;
+    let is_avi = match query.get("format").as_deref() {
+        None | Some("mjpeg") => false,
+        Some("avi") => true,
+        Some(other) => {
+            return Err(Response::text(400, format!("invalid format \"{other}\": expected mjpeg, avi or json")));
+        }
+    };
+    let clip = Clip::from_query(ring, query, camera)?;
     let _share = memory
         .take(&clip)
         .ok_or_else(|| Response::unavailable("too many clips are being sent: try again when one of them has ended"))?;
     let viewer = exchange.viewer("clip")?;
-    let end = match clip.send(exchange, viewer.stats()) {
+    let lengths = clip.lengths();
+    let container = Avi { lengths: &lengths, size: clip.first().size(), period: clip.period() };
+    if is_avi && container.length().is_none() {
+        return Err(Response::text(
+            400,
+            "more than the 4 GiB of an AVI: ask for less with last=, or leave out format=",
+        ));
+    }
+    let end = match clip.send(exchange, viewer.stats(), &container, is_avi) {
         Ok(()) => EndReason::Done,
         Err(_) if hub.is_closed() => EndReason::ServerStops,
         Err(error) => error.into(),
@@ -50,11 +70,12 @@ pub fn respond(exchange: &Exchange<'_>, ring: &SharedRing, hub: &Hub, memory: &C
 /// Consecutive frames; at least one.
 struct Clip {
     frames: Vec<Arc<Frame>>,
+    camera: String,
 }
 
 impl Clip {
     /// Takes the frames of the last `last` seconds, or all that are kept. The error is the response for having none.
-    fn from_query(ring: &SharedRing, query: &Query<'_>) -> Result<Self, Response> {
+    fn from_query(ring: &SharedRing, query: &Query<'_>, camera: String) -> Result<Self, Response> {
         let last =
             query.get("last").map(|text| parse_time(&text)).transpose().map_err(|why| Response::text(400, why))?;
         let Some(frames) = ring.replay(last) else {
@@ -63,12 +84,26 @@ impl Clip {
         if frames.is_empty() {
             return Err(Response::unavailable("no pictures from that time: nobody was watching"));
         }
-        Ok(Self { frames })
+        Ok(Self { frames, camera })
     }
 
-    /// The length of the file.
-    fn bytes(&self) -> usize {
-        self.frames.iter().map(|frame| frame.jpeg().len()).sum()
+    /// What replaces the beginning of a frame's JPEG so that it says when it was taken, and where it goes on behind it.
+    fn beginning(&self, frame: &Frame) -> (Vec<u8>, usize) {
+        with_capture(frame, &self.camera)
+    }
+
+    /// The length of each picture in the file.
+    fn lengths(&self) -> Vec<u32> {
+        let length = |frame: &Arc<Frame>| {
+            let (beginning, rest) = self.beginning(frame);
+            (beginning.len() + frame.jpeg().len() - rest) as u32
+        };
+        self.frames.iter().map(length).collect()
+    }
+
+    /// The average time between two frames in microseconds; a second for a single frame.
+    fn period(&self) -> u32 {
+        (1e6 / self.fps()).round() as u32
     }
 
     /// The average number of frames per second.
@@ -89,35 +124,61 @@ impl Clip {
     }
 
     fn index(&self) -> Response {
-        let frame = |frame: &Arc<Frame>| {
+        let lengths = self.lengths();
+        let bytes: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+        let frame = |(frame, length): (&Arc<Frame>, &u32)| {
             json!({
                 "seq": frame.sequence(),
                 "time": frame.captured_at().real.as_secs_f64(),
                 "width": frame.size().width,
                 "height": frame.size().height,
-                "bytes": frame.jpeg().len(),
+                "bytes": length,
             })
         };
-        let frames: Vec<_> = self.frames.iter().map(frame).collect();
-        Response::json(&json!({"fps": self.fps(), "bytes": self.bytes(), "frames": frames}))
+        let frames: Vec<_> = self.frames.iter().zip(&lengths).map(frame).collect();
+        Response::json(&json!({"fps": self.fps(), "bytes": bytes, "frames": frames}))
     }
 
-    fn send(self, exchange: &Exchange<'_>, stats: &ClientStats) -> Result<(), SendError> {
-        let name = format!("clip-{}.mjpeg", file_time(self.first().captured_at().real));
-        let response = Response::file("video/x-motion-jpeg", b"")
+    fn send(
+        mut self,
+        exchange: &Exchange<'_>,
+        stats: &ClientStats,
+        container: &Avi<'_>,
+        is_avi: bool,
+    ) -> Result<(), SendError> {
+        let (media_type, ending, length) = match container.length().filter(|_| is_avi) {
+            Some(length) => ("video/x-msvideo", "avi", length as usize),
+            None => ("video/x-motion-jpeg", "mjpeg", container.lengths.iter().map(|length| *length as usize).sum()),
+        };
+        let name = format!("clip-{}.{ending}", file_time(self.first().captured_at().real));
+        let response = Response::file(media_type, b"")
             .with("Cache-Control", "no-store")
             .with("Content-Disposition", format!("attachment; filename={name}"))
             .with("X-Frame-Rate", format!("{:.3}", self.fps()))
             .with("X-First-Frame-Seq", self.first().sequence().to_string())
             .with("X-Last-Frame-Seq", self.last().sequence().to_string());
         let response = exchange.add_common_headers(response);
-        response.send_head(exchange.connection, &exchange.head.version, self.bytes())?;
+        response.send_head(exchange.connection, &exchange.head.version, length)?;
         if exchange.is_head() {
             return Ok(());
         }
-        for frame in self.frames {
-            exchange.connection.send(frame.jpeg())?;
-            stats.count(&frame, frame.jpeg().len());
+        // What comes before the next picture.
+        let mut before = if is_avi { container.head() } else { vec![] };
+        for (frame, length) in std::mem::take(&mut self.frames).into_iter().zip(container.lengths) {
+            if is_avi {
+                before.extend_from_slice(&avi::picture(*length));
+            }
+            let (beginning, rest) = self.beginning(&frame);
+            before.extend_from_slice(&beginning);
+            let rest = &frame.jpeg()[rest..];
+            exchange.connection.send_both(&before, rest)?;
+            stats.count(&frame, before.len() + rest.len());
+            before.clear();
+            before.resize(if is_avi { (*length % 2) as usize } else { 0 }, 0);
+        }
+        if is_avi {
+            before.extend(container.index());
+            exchange.connection.send(&before)?;
         }
         Ok(())
     }
@@ -177,13 +238,14 @@ mod tests {
 
     fn clip(frames: u64) -> Clip {
         let frames = (1..=frames).map(|number| test_frame(number, Duration::from_millis(number * 40), 1000));
-        Clip { frames: frames.collect() }
+        Clip { frames: frames.collect(), camera: String::new() }
     }
 
     #[test]
     fn a_clip_has_a_rate_and_a_length() {
         assert!((clip(101).fps() - 25.0).abs() < 1e-9);
-        assert_eq!((clip(101).bytes(), clip(1).fps()), (101_000, 1.0));
+        assert_eq!((clip(101).lengths(), clip(1).fps()), (vec![1000; 101], 1.0));
+        assert_eq!((clip(101).period(), clip(1).period()), (40_000, 1_000_000));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The endpoints: each file makes the responses of some URLs.
 
+pub mod avi;
 pub mod clip;
 pub mod controls;
 pub mod figures;

@@ -21,3 +21,10 @@ pub fn respond(route: Route, origins: impl Iterator<Item = String>) -> Response 
     let policy = origins.fold(POLICY.to_owned(), |policy, origin| policy + " " + &origin);
     Response::file(content_type, bytes).with("Cache-Control", "no-cache").with("Content-Security-Policy", policy)
 }
+
+/// Redirects from another page to ours, with the same parameters: a token may be one.
+pub fn redirect(target: &str) -> Response {
+    let (_, query) = target.split_once('?').unwrap_or_default();
+    let location = if query.is_empty() { "/".into() } else { format!("/?{query}") };
+    Response::text(302, "this page is / here").with("Location", location)
+}
