@@ -330,7 +330,13 @@ fn settings(out: &mut dyn Write, config: &Config) -> io::Result<()> {
     let Some([address, local, host]) = config.addresses() else { return Ok(()) };
     let text = include_str!("assets/settings.txt");
     let text = text.replace("{host}", &host.to_string()).replace("{local}", &local.to_string());
-    write!(out, "\nWhere to put it, with framehub running on {address}:\n{text}")
+    write!(out, "\nWhere to put it, with framehub running on {address}:\n{text}")?;
+    match config.orientation {
+        Some(_) => {
+            writeln!(out, "\nBrowsers turn the picture already: set no rotation in OctoPrint, Mainsail or Fluidd.")
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -355,7 +361,7 @@ mod tests {
     fn a_good_camera_is_measured_and_settings_are_given() {
         let (good, text) = checked("synthetic");
         assert!(good, "{text}");
-        for words in ["160x120@30", "still 320x240", "cold start", "regular", "127.0.0.1:8080/?action=snapshot"] {
+        for words in ["160x120@30", "still 320x240", "cold start", "regular", "127.0.0.1:8080/snapshot"] {
             assert!(text.contains(words), "{words} in {text}");
         }
         assert!(!text.contains("{host}") && text.contains("{camera_address}"), "{text}");

@@ -3,7 +3,9 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{Client, PATIENCE, Response, TestServer, is_one_whole_jpeg, request_with, wait_until};
@@ -140,5 +142,44 @@ fn moonraker_timelapse_fetches_a_frame() {
     for target in ["/?action=snapshot", "/snapshot", "/still"] {
         assert_picture(&wget(&server, target));
         wget(&lost, target).assert_unavailable();
+    }
+}
+
+/// The line that `--check` prints registers the camera: Moonraker's API gets JSON with the addresses that a browser reaches.
+#[test]
+fn the_printed_line_registers_the_camera_with_moonraker() {
+    let moonraker = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = moonraker.local_addr().expect("its address").to_string();
+    let check = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
+        command.args(["--check", "--device", "synthetic", "--size=160x120", "--still-size=160x120"]).args(args);
+        String::from_utf8(command.output().expect("it runs").stdout).expect("text")
+    };
+    let printed = check(&["--listen", "192.0.2.7:8080", "--rotate", "90"]);
+    assert!(printed.contains("set no rotation in OctoPrint"), "{printed}");
+    assert!(!printed.contains("/?action=snapshot"), "{printed}");
+    let line = printed.lines().find(|line| line.trim_start().starts_with("curl ")).expect("a line for curl");
+    let line = line.replace("127.0.0.1:7125", &address);
+    let curl = std::thread::spawn(move || Command::new("sh").args(["-c", &line]).output().expect("curl runs"));
+    let (mut socket, _) = moonraker.accept().expect("curl comes");
+    let mut request = String::new();
+    let mut piece = [0; 4096];
+    while !request.ends_with('}') {
+        let count = socket.read(&mut piece).expect("a request");
+        request.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        assert!(count > 0, "{request}");
+    }
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}").expect("curl reads");
+    assert!(curl.join().expect("curl ends").status.success());
+    let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("POST /server/webcams/item ") && head.contains("application/json"), "{head}");
+    let item: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    for (key, value) in [
+        ("name", "printer"),
+        ("service", "mjpegstreamer-adaptive"),
+        ("stream_url", "http://192.0.2.7:8080/?action=stream"),
+        ("snapshot_url", "http://192.0.2.7:8080/snapshot"),
+    ] {
+        assert_eq!(item[key], value);
     }
 }

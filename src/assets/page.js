@@ -399,23 +399,29 @@ onPress('reset', () => set('reset', 1));
 const recipes = [
   ['OctoPrint', 'Settings › Webcam & Timelapse', {
     'Stream URL': `${home}?action=stream`,
-    'Snapshot URL': `${home}?action=snapshot`,
+    'Snapshot URL': `${home}snapshot`,
   }],
   ['Octolapse', 'camera profile, custom camera', {
     'Base address': home,
-    'Snapshot address template': '{camera_address}?action=snapshot',
+    'Snapshot address template': '{camera_address}snapshot',
     'The same in full resolution': '{camera_address}still',
   }],
   ['Moonraker', 'for Mainsail and Fluidd', {
     'moonraker.conf': ['[webcam printer]', 'service: mjpegstreamer-adaptive', `stream_url: ${home}?action=stream`,
-      `snapshot_url: ${home}?action=snapshot`].join('\n'),
+      `snapshot_url: ${home}snapshot`].join('\n'),
+    'The same while Moonraker runs': 'curl -s -H "Content-Type: application/json" '
+      + 'http://127.0.0.1:7125/server/webcams/item -d \'{"name": "printer", "service": "mjpegstreamer-adaptive", '
+      + `"stream_url": "${home}?action=stream", "snapshot_url": "${home}snapshot"}'`,
     'moonraker-timelapse, full resolution': `snapshoturl: ${home}still`,
   }],
   ['Home Assistant', 'Settings › Devices & services › Add integration › MJPEG IP Camera', {
     'MJPEG URL': `${home}stream`,
     'Still image URL': `${home}snapshot`,
   }],
-  ['go2rtc', 'for WebRTC, HLS, RTSP and Frigate', { 'go2rtc.yaml': `streams:\n  printer: ${home}stream` }],
+  ['Frigate', 'which contains go2rtc', {
+    'config.yml': `go2rtc:\n  streams:\n    printer: ${home}stream?no_signal=0`,
+  }],
+  ['go2rtc', 'for WebRTC, HLS and RTSP', { 'go2rtc.yaml': `streams:\n  printer: ${home}stream` }],
   ['VLC', 'Media › Open Network Stream', { 'Network URL': `${home}stream` }],
   ['wget', 'a full-resolution picture, named by the time', {
     Command: `wget -q -O "$(date +%Y%m%d-%H%M%S).jpg" ${home}still`,
