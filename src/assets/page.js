@@ -418,8 +418,8 @@ const recipes = [
     'MJPEG URL': `${home}stream`,
     'Still image URL': `${home}snapshot`,
   }],
-  ['Frigate', 'which contains go2rtc', {
-    'config.yml': `go2rtc:\n  streams:\n    printer: ${home}stream?no_signal=0`,
+  ['Frigate', 'for detection and recording', {
+    'config.yml': `go2rtc:\n  streams:\n    printer: ffmpeg:${home}stream?no_signal=0#video=h264#hardware`,
   }],
   ['go2rtc', 'for WebRTC, HLS and RTSP', { 'go2rtc.yaml': `streams:\n  printer: ${home}stream` }],
   ['VLC', 'Media › Open Network Stream', { 'Network URL': `${home}stream` }],
