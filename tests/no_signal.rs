@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, TestServer, is_one_whole_jpeg, request, wait_until};
+use support::{PATIENCE, TestServer, is_one_whole_jpeg, request, request_with, wait_until};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// What a busy machine may add to it.
@@ -253,4 +253,61 @@ fn it_is_turned_as_the_pictures_are_and_can_be_switched_off() {
     for server in [server, none] {
         wait_until("nobody looks", PATIENCE, || server.get("/state").text().contains("\"clients\":0"));
     }
+}
+
+/// An `<img>` shows a picture whatever the status is, and says by `Accept` that it is one. Fluidd's player asks for one
+/// snapshot after the other and stops for ever at one that is not shown.
+#[test]
+fn a_snapshot_that_cannot_be_had_is_a_picture_for_images_in_pages_and_a_text_for_programs() {
+    const IMAGES: [&str; 3] = [
+        "image/jxl,image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8",
+        "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+        "image/webp,image/avif,image/jxl,image/heic,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5",
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plug, path) = switch(&folder);
+    let device = format!("synthetic:unplug_file={path},switch_ms=4000");
+    let server = TestServer::start(&["--device", &device, "--size", "320x240", "--idle", "0"]);
+    let none = TestServer::start(&["--device", &device, "--size", "320x240", "--no-signal", "none"]);
+    let take = |server: &TestServer, target: &str, accept: &str| {
+        let fields = [("Host", "cam.local:8080"), ("Origin", "http://mainsail.local"), ("Accept", accept)];
+        server.connect().exchange(request_with("GET", target, &fields))
+    };
+    server.wait_log("pictures are coming", PATIENCE);
+    let mut client = server.connect();
+    client.send(request("GET", "/still"));
+    wait_until("a snapshot is too late because of a still", PATIENCE, || {
+        let response = take(&server, "/snapshot", IMAGES[0]);
+        assert!(is_one_whole_jpeg(&response.body), "{}", response.head);
+        response.status == 503
+    });
+    assert_eq!(client.response().status, 200);
+    fs::write(&plug, "").expect("a file");
+    take(&server, "/snapshot", "*/*").assert_unavailable();
+    for accept in IMAGES {
+        let response = take(&server, "/?action=snapshot&cacheBust=1", accept);
+        assert_eq!((response.status, response.expect_header("Content-Type")), (503, "image/jpeg"), "{accept}");
+        assert!(is_one_whole_jpeg(&response.body) && response.body.len() > 1000, "{}", response.body.len());
+        assert_eq!(response.expect_header("X-Framehub-No-Signal"), "1");
+        assert_eq!(
+            response.expect_header("Access-Control-Allow-Origin"),
+            "http://mainsail.local",
+            "as crossorigin needs"
+        );
+        assert!(response.header("X-Timestamp").is_none() && !response.says_close(), "{}", response.head);
+    }
+    let address_bar =
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8";
+    for (server, target, accept) in [
+        (&server, "/snapshot", "*/*"),
+        (&server, "/snapshot", address_bar),
+        (&server, "/snapshot?no_signal=0", IMAGES[0]),
+        (&server, "/still", IMAGES[0]),
+        (&none, "/snapshot", IMAGES[0]),
+    ] {
+        take(server, target, accept).assert_unavailable();
+    }
+    server.get("/snapshot").assert_unavailable();
+    fs::remove_file(&plug).expect("the camera is plugged in");
+    wait_until("pictures come again", PATIENCE, || take(&server, "/snapshot", IMAGES[0]).status == 200);
 }

@@ -51,9 +51,20 @@ impl NoSignal {
         Arc::new(Self { session, made: Mutex::default(), pool: Arc::default() })
     }
 
-    /// The picture, if one is needed now.
+    /// The picture for a viewer, if one is needed now.
     fn frame(&self) -> Option<Arc<Frame>> {
         let (since, what) = self.problem().filter(|(since, _)| os::monotonic() >= since.mono + INTERVAL)?;
+        self.saying(since, what)
+    }
+
+    /// The picture for somebody who was to get one and cannot.
+    pub fn instead(&self) -> Option<Arc<Frame>> {
+        let now = Stamp { mono: os::monotonic(), real: os::realtime() };
+        let (since, what) = self.problem().unwrap_or((now, "none came in time"));
+        self.saying(since, what)
+    }
+
+    fn saying(&self, since: Stamp, what: &str) -> Option<Arc<Frame>> {
         let last = self.session.hub.newest();
         let size = last.as_ref().map_or(self.session.live_mode.size, |frame| frame.size());
         let orientation = match &last {

@@ -72,12 +72,7 @@ impl Delivery {
     /// In words, when they are invalid or contradict each other.
     pub fn from_query(query: &Query<'_>, mode: DeliveryMode, has_no_signal: bool) -> Result<Self, String> {
         let mode = query.get("mode").map_or(Ok(mode), |text| text.parse())?;
-        let has_no_signal = match query.get("no_signal").as_deref() {
-            None => has_no_signal,
-            Some("0") => false,
-            Some("1") => true,
-            Some(text) => return Err(format!("invalid no_signal \"{text}\": expected 0 or 1")),
-        };
+        let has_no_signal = wants_no_signal(query, has_no_signal)?;
         let pace = query.get("fps").map(|text| parse_rate(&text).map(Pace::new)).transpose()?;
         let start = match (query.get("from"), query.get("last")) {
             (None, None) => None,
@@ -118,6 +113,19 @@ impl Delivery {
             })?),
             DeliveryMode::Lockstep => Box::new(sources.lockstep.join_lockstep()),
         })
+    }
+}
+
+/// Whether a client wants the picture that says why there is none; `default` is for those that do not say.
+///
+/// # Errors
+/// In words, when the parameter is invalid.
+pub fn wants_no_signal(query: &Query<'_>, default: bool) -> Result<bool, String> {
+    match query.get("no_signal").as_deref() {
+        None => Ok(default),
+        Some("0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(text) => Err(format!("invalid no_signal \"{text}\": expected 0 or 1")),
     }
 }
 

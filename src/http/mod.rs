@@ -232,7 +232,7 @@ impl App {
                 Err(refusal) => Err(refusal),
             },
             Route::ClipIndex => Ok(clip::index(ring, query, picture::camera(session))),
-            Route::Snapshot => picture::snapshot(exchange, session),
+            Route::Snapshot => picture::snapshot(exchange, session).map_err(|refusal| self.shown(exchange, refusal)),
             Route::Still => picture::still(exchange, session, stills),
             Route::Warm => picture::warm(&session.hub, query),
             Route::Page | Route::Style | Route::Script | Route::Favicon => {
@@ -257,6 +257,18 @@ impl App {
         let delivery = delivery.map_err(|why| Response::text(400, why))?;
         let sources = delivery::Sources { hub: &session.hub, ring, lockstep, no_signal };
         stream::respond(exchange, session, delivery.mode_name(), || delivery.feed(&sources))
+    }
+
+    /// This refusal for an `<img>`, which is the only one to name pictures first in `Accept`: it shows a picture whatever the
+    /// status is, so it says why, and Fluidd's player, which never tries again after one that is not shown, goes on.
+    fn shown(&self, exchange: &Exchange<'_>, refusal: Response) -> Response {
+        let is_img = exchange.head.field("Accept").is_some_and(|accept| accept.starts_with("image/"));
+        let is_wanted = delivery::wants_no_signal(&exchange.query, self.settings.admission.has_no_signal) == Ok(true);
+        let shows = is_img && is_wanted && refusal.status == 503;
+        match shows.then(|| self.parts.no_signal.instead()).flatten() {
+            Some(frame) => refusal.showing(frame).with("X-Framehub-No-Signal", "1"),
+            None => refusal,
+        }
     }
 
     /// The response to HEAD where GET would use the camera: what is known without it.

@@ -15,7 +15,8 @@ const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
 
 /// A response whose body is complete before its first byte is sent.
 pub struct Response {
-    status: u16,
+    /// The status code.
+    pub status: u16,
     fields: Vec<(&'static str, String)>,
     body: Body,
 }
@@ -79,6 +80,13 @@ impl Response {
     /// 503 with the reason, and the number of seconds after which to ask again.
     pub fn unavailable_for(seconds: u32, why: impl Into<String>) -> Self {
         Self::text(503, why).with("Retry-After", seconds.to_string())
+    }
+
+    /// The same response with this picture in place of its body.
+    pub fn showing(mut self, frame: Arc<Frame>) -> Self {
+        self.fields.retain(|(name, _)| *name != "Content-Type");
+        self.body = Body::Picture(vec![], 0, frame);
+        self.with("Content-Type", "image/jpeg")
     }
 
     fn new(status: u16, content_type: &str, body: Body) -> Self {
