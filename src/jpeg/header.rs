@@ -282,10 +282,21 @@ impl Exif {
 
     /// With this orientation in place of any other.
     fn turned(mut self, orientation: Orientation) -> Self {
-        let tag = self.bytes(ORIENTATION.into(), 2);
-        self.main.retain(|entry| entry[..2] != tag);
+        let head = [self.bytes(ORIENTATION.into(), 2), self.bytes(SHORT.into(), 2)].concat();
         let value = self.bytes(orientation.0.into(), 2);
-        self.add(true, ORIENTATION, SHORT, &value);
+        let known = self.main.iter().position(|entry| entry[..4] == head);
+        let at = known.map(|number| self.number(&self.tiff[4..8]) as usize + 2 + 12 * number + 8);
+        match (known, at.and_then(|at| self.tiff.get_mut(at..at + 2))) {
+            // In its place, nothing is written again.
+            (Some(number), Some(place)) => {
+                place.copy_from_slice(&value);
+                self.main[number][8..10].copy_from_slice(&value);
+            }
+            _ => {
+                self.main.retain(|entry| entry[..2] != head[..2]);
+                self.add(true, ORIENTATION, SHORT, &value);
+            }
+        }
         self
     }
 
@@ -313,16 +324,22 @@ impl Exif {
         self.tiff.resize(self.tiff.len().next_multiple_of(2), 0);
     }
 
-    /// The whole segment with both directories written again; `None` if it is too long, or would mislead parsers.
+    /// The whole segment, with directories that have changed written again; `None` if it is too long, or would mislead parsers.
     fn segment(mut self) -> Option<Vec<u8>> {
-        if !self.photo.is_empty() {
-            let tag = self.bytes(EXIF_IFD.into(), 2);
+        let says = |exif: &Self, offset: &[u8], entries: &[Entry]| {
+            exif.directory(exif.number(offset)).is_some_and(|(known, _)| known == entries)
+        };
+        let tag = self.bytes(EXIF_IFD.into(), 2);
+        let photo = self.main.iter().find(|entry| entry[..2] == tag);
+        if !self.photo.is_empty() && !photo.is_some_and(|entry| says(&self, &entry[8..], &self.photo)) {
             self.main.retain(|entry| entry[..2] != tag);
             let offset = self.write(&self.photo.clone(), [0; 4]);
             self.add(true, EXIF_IFD, LONG, &offset);
         }
-        let offset = self.write(&self.main.clone(), self.next);
-        self.tiff[4..8].copy_from_slice(&offset);
+        if !says(&self, &self.tiff[4..8], &self.main) {
+            let offset = self.write(&self.main.clone(), self.next);
+            self.tiff[4..8].copy_from_slice(&offset);
+        }
         let length = u16::try_from(2 + 6 + self.tiff.len()).ok()?.to_be_bytes();
         let segment = [&[0xFF, APP0 + 1, length[0], length[1]], &b"Exif\0\0"[..], &self.tiff].concat();
         let is_fine = !segment.windows(2).any(|pair| matches!(pair, [0xFF, SOI | EOI]));
@@ -485,6 +502,44 @@ mod tests {
                 assert_eq!(exif.main.len(), 2);
             }
         }
+    }
+
+    /// What a frame grows by at most: JFIF and an orientation, and the tables where they are missing.
+    #[test]
+    fn a_frame_grows_by_at_most_54_bytes_and_420_for_missing_tables() {
+        let avi1 = segment(APP0, b"AVI1\0\0\0\0\0\0\0\0\0\0");
+        let (comment, bad_exif) = (segment(COM, b"made by hand"), segment(APP0 + 1, b"Exif\0\0XX\0\0"));
+        let [little, big] = [true, false].map(|is_little_endian| {
+            // As cameras write it: many tags, and a directory for the photo.
+            let segment = cameras_exif(6, is_little_endian);
+            let mut exif = Exif::read(&Segments::new(&with_header(&[&segment])).unwrap().next().unwrap()).unwrap();
+            (0x0110..0x0118).filter(|tag| *tag != ORIENTATION).for_each(|tag| exif.add(true, tag, ASCII, b"text\0"));
+            exif.add(false, TIME, ASCII, b"2026:11:25 14:03:10\0");
+            exif.segment().unwrap()
+        });
+        let exif: [&[u8]; 2] = [&little, &big];
+        let headers: [&[&[u8]]; 10] = [
+            &[],
+            &[&JFIF],
+            &[&avi1],
+            &[&comment],
+            &[&bad_exif],
+            &[&avi1, &comment, &bad_exif],
+            &exif[..1],
+            &exif[1..],
+            &[&JFIF, &little],
+            &[&avi1, &big],
+        ];
+        for header in headers {
+            let whole = with_header(header);
+            for (given, most) in [(whole.clone(), 54), (without(&whole, DHT), 54 + 420)] {
+                for orientation in [None, Some(Orientation(6))] {
+                    let grown = served(&given, orientation).len().saturating_sub(given.len());
+                    assert!(grown <= most, "{grown} bytes, not {most}: {header:02x?} {orientation:?}");
+                }
+            }
+        }
+        assert_eq!(served(&with_header(&[]), Some(Orientation(6))).len() - with_header(&[]).len(), 54);
     }
 
     #[test]
