@@ -71,11 +71,52 @@ function connect() {
   clearTimeout(retry);
   seenAt = Date.now();
   // The page says itself what is wrong.
-  view.src = at(`stream?no_signal=0&${seenAt}`);
+  const stream = `stream?no_signal=0&${seenAt}`;
+  if (isWebKit) play(at(`${stream}&type=mixed`));
+  else view.src = at(stream);
+}
+
+// WebKit goes on loading the stream of an <img> that has another address or is gone; a fetch ends.
+const isWebKit = /AppleWebKit/.test(navigator.userAgent) && !/Chrome|Chromium/.test(navigator.userAgent);
+let playing = new AbortController();
+
+async function play(url) {
+  playing.abort();
+  playing = new AbortController();
+  const { signal } = playing;
+  try {
+    const response = await fetch(url, { signal });
+    if (!response.ok) throw new Error();
+    const reader = response.body.getReader();
+    let bytes = new Uint8Array(0);
+    for (let read; !(read = await reader.read()).done;) {
+      const joined = new Uint8Array(bytes.length + read.value.length);
+      joined.set(bytes);
+      joined.set(read.value, bytes.length);
+      bytes = joined;
+      for (;;) {
+        const head = /^[^]*?Content-Length: (\d+)[^]*?\r\n\r\n/.exec(String.fromCharCode(...bytes.subarray(0, 999)));
+        const end = head ? head[0].length + Number(head[1]) : Infinity;
+        if (bytes.length < end) break;
+        if (view.complete) showBlob(new Blob([bytes.subarray(head[0].length, end)], { type: 'image/jpeg' }));
+        bytes = bytes.slice(end);
+      }
+    }
+    throw new Error();
+  } catch {
+    if (!signal.aborted) view.dispatchEvent(new Event('error'));
+  }
+}
+
+function showBlob(blob) {
+  const url = URL.createObjectURL(blob);
+  view.addEventListener('load', () => URL.revokeObjectURL(url), { once: true });
+  view.src = url;
 }
 
 // Shows the newest picture in place of the stream, which ends.
 function freeze() {
+  playing.abort();
   if (!view.naturalWidth) return view.removeAttribute('src');
   draw(view.naturalWidth, view.naturalHeight);
   view.src = canvas.toDataURL('image/jpeg', 0.92);
@@ -95,7 +136,7 @@ function isStuck() {
 
 view.addEventListener('load', () => (refusal = ''));
 view.addEventListener('error', async () => {
-  if (mode !== 'live' || document.hidden || !view.hasAttribute('src')) return;
+  if (mode !== 'live' || document.hidden || !(isWebKit || view.hasAttribute('src'))) return;
   try {
     await request('stream', (response) => response.body.cancel());
     refusal = '';
@@ -275,9 +316,7 @@ function split(file) {
 }
 
 function showClip(number) {
-  const url = URL.createObjectURL(clip[number]);
-  view.addEventListener('load', () => URL.revokeObjectURL(url), { once: true });
-  view.src = url;
+  showBlob(clip[number]);
   $('seek').value = number;
   $('seek').setAttribute('aria-valuetext', `picture ${number + 1} of ${clip.length}`);
 }

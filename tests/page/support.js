@@ -24,6 +24,14 @@ async function launch(...args) {
   return require('playwright-core').chromium.launch({ executablePath, args: ['--no-sandbox', ...args] });
 }
 
+function expect(holds, why) {
+  if (!holds) throw new Error(why);
+}
+
+function same(got, wanted, what) {
+  expect(JSON.stringify(got) === JSON.stringify(wanted), `${what}: ${JSON.stringify(got)}, not ${JSON.stringify(wanted)}`);
+}
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // Waits until `read` returns something true. The error message contains what it returned last.
@@ -41,4 +49,4 @@ async function eventually(what, read, limit = PATIENCE) {
 // Waits until the page shows this status.
 const status = (page, word) => eventually(`the status is ${word}`, async () => (await page.textContent('#status')) === word);
 
-module.exports = { PATIENCE, eventually, giveUp, launch, pause, status };
+module.exports = { PATIENCE, eventually, expect, giveUp, launch, pause, same, status };
