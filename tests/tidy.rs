@@ -167,7 +167,7 @@ fn read_texts(root: &Path, path: &Path, texts: &mut Vec<(String, String)>) {
         return;
     }
     let name = path.strip_prefix(root).expect("a path below the root").display().to_string();
-    if name == file!() || name.contains("/target/") {
+    if name == file!() || name.contains("/target/") || name.contains("/node_modules/") {
         return;
     }
     // Pictures are no text.

@@ -13,10 +13,10 @@ const view = $('view');
 const MODES = { live: 'Live', paused: 'Paused', replay: 'Replay' };
 let mode = 'live';
 let hub = null; // `framehub` in /state
-let source = null; // `result.source` in /state
 let viewers = 0;
 let offline = ''; // why /state could not be read
 let refusal = ''; // why there is no stream
+const isWatching = () => mode === 'live' && !document.hidden;
 let starts = 0; // consecutive polls that found the camera starting: some never stop
 let isNewCamera = true; // its controls have not been read
 
@@ -57,11 +57,14 @@ function write(element, text) {
 
 const canvas = document.createElement('canvas');
 
-function draw(width, height) {
-  canvas.width = width;
-  canvas.height = height;
+// In Firefox drawImage() of an <img> draws a stream's picture of up to 20 s ago, but not of a bitmap.
+async function draw(width, height) {
+  const bitmap = await createImageBitmap(view);
+  canvas.width = width || bitmap.width;
+  canvas.height = height || bitmap.height;
   const context = canvas.getContext('2d', { willReadFrequently: true });
-  context.drawImage(view, 0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
   return context;
 }
 
@@ -115,20 +118,22 @@ function showBlob(blob) {
 }
 
 // Shows the newest picture in place of the stream, which ends.
-function freeze() {
+async function freeze() {
   playing.abort();
-  if (!view.naturalWidth) return view.removeAttribute('src');
-  draw(view.naturalWidth, view.naturalHeight);
-  view.src = canvas.toDataURL('image/jpeg', 0.92);
+  if (isWebKit) return; // it has no stream
+  const hasPicture = await draw().then(() => true, () => false);
+  if (isWatching()) return;
+  if (hasPicture) view.src = canvas.toDataURL('image/jpeg', 0.92);
+  else view.removeAttribute('src');
 }
 
 let seen = '';
 let seenAt = 0;
 
 // No event tells that an <img>'s stream has ended or stalled, so its pixels are compared.
-function isStuck() {
+async function isStuck() {
   if (!view.naturalWidth && view.complete) return true;
-  const now = view.naturalWidth ? draw(24, 18).getImageData(0, 0, 24, 18).data.join() : '';
+  const now = await draw(24, 18).then((context) => context.getImageData(0, 0, 24, 18).data.join(), () => '');
   if (now !== seen) seenAt = Date.now();
   seen = now;
   return Date.now() - seenAt > STUCK_MS;
@@ -136,7 +141,7 @@ function isStuck() {
 
 view.addEventListener('load', () => (refusal = ''));
 view.addEventListener('error', async () => {
-  if (mode !== 'live' || document.hidden || !(isWebKit || view.hasAttribute('src'))) return;
+  if (!isWatching() || !(isWebKit || view.hasAttribute('src'))) return;
   try {
     await request('stream', (response) => response.body.cancel());
     refusal = '';
@@ -144,18 +149,18 @@ view.addEventListener('error', async () => {
     refusal = error.message;
   }
   show();
-  retry = setTimeout(() => mode === 'live' && !document.hidden && connect(), POLL_MS);
+  retry = setTimeout(() => isWatching() && connect(), POLL_MS);
 });
 
 function enter(newMode) {
   mode = newMode;
   const isLive = mode === 'live';
-  if (isLive) connect();
-  else freeze();
+  const done = isLive ? connect() : freeze();
   $('replay').hidden = mode !== 'replay';
   $('pause').querySelector('span').textContent = isLive ? 'Pause' : 'Live';
   $('pause').querySelector('use').setAttribute('href', isLive ? '#i-pause' : '#i-live');
   show();
+  return done;
 }
 
 $('pause').addEventListener('click', () => enter(mode === 'live' ? 'paused' : 'live'));
@@ -176,11 +181,11 @@ async function poll() {
     const before = hub ? hub.uptime_seconds : 0;
     const state = await request('state', undefined, { seconds: 5 });
     hub = state.framehub;
-    ({ source, stream: { clients: viewers } } = state.result);
+    viewers = state.result.stream.clients;
     const isNewServer = offline !== '' || hub.uptime_seconds < before;
     offline = '';
     starts = hub.camera.phase === 'starting' ? starts + 1 : 0;
-    if (mode === 'live' && (isNewServer || (hub.healthy && isStuck()))) connect();
+    if ((isNewServer || (hub.healthy && (await isStuck()))) && isWatching()) connect();
     if (isNewServer || !hub.healthy) isNewCamera = true;
     if (isNewCamera && hub.healthy) loadControls();
   } catch (error) {
@@ -207,8 +212,7 @@ function show() {
   const name = hub.camera.identity?.card || 'framehub';
   write($('name'), name);
   document.title = trouble ? `${word} · ${name}` : name;
-  const { width, height } = source.resolution;
-  if (width) $('stage').style.aspectRatio = `${width} / ${height}`;
+  if (hub.displayed) $('stage').style.aspectRatio = `${hub.displayed.width} / ${hub.displayed.height}`;
   const seconds = hub.ring.replay_seconds;
   $('play-clip').hidden = !seconds;
   write($('play-clip').querySelector('span'), `Replay ${seconds}\u00a0s`);
@@ -220,7 +224,7 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?)]$/.te
 const figures = [
   ['Viewers', () => viewers],
   ['Frames / s', () => hub.capture.fps.toFixed(1)],
-  ['Size', () => (source.resolution.width ? `${source.resolution.width} × ${source.resolution.height}` : '–')],
+  ['Size', () => (hub.displayed ? `${hub.displayed.width} × ${hub.displayed.height}` : '–')],
   ['Jitter', () => (hub.capture.fps ? `${hub.capture.jitter_ms.toFixed(1)} ms` : '–')],
   ['Broken', () => Object.values(hub.capture.broken).reduce((a, b) => a + b, 0)],
   ['Restarts', () => hub.capture.restarts],
@@ -280,9 +284,11 @@ async function take(id, what) {
   URL.revokeObjectURL($('save-taken').href);
   const url = URL.createObjectURL(blob);
   const picture = $('taken-picture');
-  picture.src = $('open-taken').href = $('save-taken').href = url;
+  $('open-taken').href = $('save-taken').href = url;
   $('save-taken').download = `framehub-${stamp(taken)}.jpg`;
-  await picture.decode();
+  // Firefox's decode() can resolve with the picture before.
+  await new Promise((onload, fail) =>
+    Object.assign(picture, { onload, onerror: () => fail(new Error('the picture is broken')), src: url }));
   $('taken-what').textContent = what;
   $('taken-facts').textContent =
     `${picture.naturalWidth} × ${picture.naturalHeight}, ${bytes(blob.size)}, ${taken.toLocaleTimeString()}`;
@@ -325,7 +331,7 @@ onPress('play-clip', async () => {
   const [file, rate] = await request(`clip?format=avi&last=${hub.ring.replay_seconds}s`, async (response) =>
     [await response.blob(), response.headers.get('X-Frame-Rate')]);
   const pictures = split(await file.arrayBuffer());
-  enter('replay');
+  await enter('replay');
   clip = pictures;
   $('seek').max = clip.length - 1;
   URL.revokeObjectURL($('save-clip').href);

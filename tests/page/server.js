@@ -64,6 +64,11 @@ class Server {
     return (await this.json('state')).result.stream.clients;
   }
 
+  // Streams that were opened.
+  came() {
+    return this.log.split('viewer came').length - 1;
+  }
+
   async control(name) {
     return (await this.json('controls')).find((control) => control.name === name);
   }

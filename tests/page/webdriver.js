@@ -16,7 +16,6 @@ const COMMANDS = {
   ElementClick: ['POST', '/element/{id}/click'],
   ElementSendKeys: ['POST', '/element/{id}/value'],
   ExecuteAsyncScript: ['POST', '/execute/async'],
-  ExecuteScript: ['POST', '/execute/sync'],
   FindElement: ['POST', '/element'],
   Navigate: ['POST', '/url'],
   SetTimeouts: ['POST', '/timeouts'],
@@ -134,9 +133,13 @@ class Engine {
     return this.send('Navigate', { url });
   }
 
-  // Runs a function in the page; its parameters are given as values.
-  evaluate(run, ...args) {
-    return this.send('ExecuteScript', { script: `return (${run}).apply(null, arguments)`, args });
+  // Runs a function in the page, to its end if it is asynchronous; its parameters are given as values.
+  async evaluate(run, ...args) {
+    const script = `const [done, ...args] = [...arguments].reverse();
+      (async () => ({ value: await (${run})(...args.reverse()) }))().then(done, (error) => done({ error: String(error) }));`;
+    const { value, error } = await this.send('ExecuteAsyncScript', { script, args });
+    if (error) throw new Error(`${this.name}: ${error}`);
+    return value;
   }
 
   async element(selector) {
@@ -176,4 +179,4 @@ function freePort() {
   });
 }
 
-module.exports = { Engine };
+module.exports = { Engine, SIZE };
