@@ -59,7 +59,8 @@ impl Capture {
     /// says at the start what is there.
     pub fn new(session: Arc<Session>, settings: CaptureSettings) -> Self {
         let publisher = Publisher::new(session.hub.clone(), session.pool.clone(), settings.max_fps);
-        Self { session, publisher, settings, patience: Patience::new(settings.stall_timeout), failures: 0 }
+        let patience = Patience::new(settings.stall_timeout, session.source.longest_start());
+        Self { session, publisher, settings, patience, failures: 0 }
     }
 
     /// Runs until the session is stopped; call [`Hub::close`](crate::hub::Hub::close) then too, which wakes it.

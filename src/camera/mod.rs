@@ -50,6 +50,11 @@ pub trait Source: Send + Sync {
     /// may be opened next.
     fn note_silence(&self) {}
 
+    /// How long it may take for its first picture at most; `None` learns it from the camera.
+    fn longest_start(&self) -> Option<Duration> {
+        None
+    }
+
     /// How long to wait before it is opened again while somebody waits for pictures. `failures` counts those in a row.
     fn retry(&self, _failures: u32) -> Duration {
         Duration::from_secs(1)

@@ -22,6 +22,8 @@ const PERIODS: u32 = 10;
 pub struct Patience {
     /// A shorter silence is never a stall.
     least: Duration,
+    /// How long it may take for its first picture at most, where that is known.
+    longest_first: Option<Duration>,
     gaps: VecDeque<Duration>,
     /// The longest wait for a first picture among the last starts that delivered one.
     first: Option<Duration>,
@@ -30,9 +32,10 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Begins with a camera of which nothing is known. A silence shorter than `least` is never a stall.
-    pub fn new(least: Duration) -> Self {
-        Self { least, gaps: VecDeque::new(), first: None, doubts: 0 }
+    /// Begins with a camera of which nothing is known. A silence shorter than `least` is never a stall; a start without a
+    /// picture is one after `longest_first`.
+    pub fn new(least: Duration, longest_first: Option<Duration>) -> Self {
+        Self { least, longest_first, gaps: VecDeque::new(), first: None, doubts: 0 }
     }
 
     /// Notes the first picture of a stream, this long after the stream's start.
@@ -65,11 +68,12 @@ impl Patience {
         } else if has_pictures {
             self.gaps.iter().max().copied().unwrap_or_default() * GAP_FACTOR
         } else {
-            match self.first {
+            let first = match self.first {
                 Some(first) if self.doubts == 0 => first * GAP_FACTOR,
                 // It may have been told to expose for seconds since its last picture.
                 _ => (FIRST * 2u32.pow(self.doubts.saturating_sub(1).min(4))).min(FIRST_MAX),
-            }
+            };
+            self.longest_first.map_or(first, |longest| first.min(longest))
         };
         self.least.max(periods).max(known)
     }
@@ -85,7 +89,7 @@ mod tests {
 
     /// A camera that was started, delivered its first picture after `first` and then these gaps.
     fn camera(first: f64, gaps: &[f64]) -> Patience {
-        let mut patience = Patience::new(seconds(2.0));
+        let mut patience = Patience::new(seconds(2.0), None);
         patience.note_first(seconds(first));
         gaps.iter().for_each(|gap| patience.note_gap(seconds(*gap)));
         patience
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_first_picture_has_the_time_that_it_took_before() {
-        let mut patience = Patience::new(seconds(2.0));
+        let mut patience = Patience::new(seconds(2.0), None);
         assert!(patience.limit(None, false) > seconds(8.0), "nothing is known of it");
         patience.note_first(seconds(0.1));
         assert_eq!(patience.limit(None, false), seconds(2.0));
@@ -126,5 +130,16 @@ mod tests {
         assert_eq!(patience.limit(None, false), seconds(18.0));
         (0..20).for_each(|_| patience.note_first(seconds(0.1)));
         assert!(patience.limit(None, false) < seconds(3.0), "a slow start is forgotten");
+    }
+
+    #[test]
+    fn a_start_takes_no_longer_than_its_source_allows() {
+        let mut patience = Patience::new(seconds(2.0), Some(seconds(8.0)));
+        for _ in 0..4 {
+            assert_eq!(patience.limit(None, false), seconds(8.0));
+            patience.note_stall();
+        }
+        // Unless the user has said otherwise.
+        assert_eq!(Patience::new(seconds(20.0), Some(seconds(8.0))).limit(None, false), seconds(20.0));
     }
 }

@@ -1,5 +1,6 @@
 // Devices that are no UVC cameras, for the real binary: LD_PRELOAD puts these functions in front of libc's. A folder,
-// $SHIM, has a file for each node (dev/video0), with a fact in each line, pictures (640x480.jpg), and what else is to be
+// $SHIM, has a file for each node (dev/video0), with a fact in each line, pictures (640x480.jpg, and 640x480.yuyv for a
+// format YUYV, which is read once for each buffer), and what else is to be
 // found in sysfs. tests/devices.rs writes the facts and describes them.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,12 +23,12 @@
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define BUFFERS 32
-#define BUFFER_BYTES (1 << 20)
+#define BUFFER_BYTES (1 << 22)
 
 struct device {
   char name[32], facts[8192];
   int fd, buffers, queue[BUFFERS], queued, is_streaming;
-  uint32_t width, height, sequence;
+  uint32_t width, height, sequence, format;
   double period;
   int64_t queued_at[BUFFERS], filled_at; // ns of CLOCK_MONOTONIC
   void *memory[BUFFERS];
@@ -123,6 +124,8 @@ static void arm(struct device *device) {
     when.it_value.tv_sec = at / 1000000000;
     when.it_value.tv_nsec = at % 1000000000 + !at;
   }
+  // The end of a stream wakes whoever waits for its pictures.
+  if (!device->is_streaming) when.it_value.tv_nsec = 1;
   timerfd_settime(device->fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
@@ -209,6 +212,14 @@ static int enumerate_rate(struct device *device, struct v4l2_frmivalenum *entry)
   return refuse(EINVAL);
 }
 
+static int is_raw(struct device *device) { return device->format == V4L2_PIX_FMT_YUYV; }
+
+static void get_format(struct device *device, struct v4l2_pix_format *pix) {
+  *pix = (struct v4l2_pix_format){.width = device->width, .height = device->height, .pixelformat = device->format,
+                                  .field = V4L2_FIELD_NONE, .sizeimage = BUFFER_BYTES};
+  if (is_raw(device)) pix->bytesperline = 2 * pix->width, pix->sizeimage = pix->bytesperline * pix->height;
+}
+
 // The granted size that is nearest to what is asked for, as drivers do it.
 static int set_format(struct device *device, struct v4l2_format *format) {
   struct v4l2_pix_format *pix = &format->fmt.pix;
@@ -221,9 +232,10 @@ static int set_format(struct device *device, struct v4l2_format *format) {
       if (away < best) best = away, pix->width = w, pix->height = h;
     }
   device->width = pix->width, device->height = pix->height;
-  pix->pixelformat = V4L2_PIX_FMT_MJPEG;
-  pix->sizeimage = BUFFER_BYTES;
-  pix->field = V4L2_FIELD_NONE;
+  device->format = V4L2_PIX_FMT_MJPEG;
+  for (int nth = 0; (text = fact(device, "format", nth)); nth++)
+    if (v4l2_fourcc(text[0], text[1], text[2], text[3]) == pix->pixelformat) device->format = pix->pixelformat;
+  get_format(device, pix);
   device->period = 1 / number(device, "fps", 30);
   say(device, "S_FMT %ux%u got %ux%u", asked[0], asked[1], pix->width, pix->height);
   return 0;
@@ -255,11 +267,14 @@ static int take(struct device *device, struct v4l2_buffer *buffer) {
   if (!device->queued || at > now() || fact(device, "silent", 0)) return refuse(EAGAIN);
   int index = device->queue[0];
   memmove(device->queue, device->queue + 1, (size_t)--device->queued * sizeof *device->queue);
-  snprintf(path, sizeof path, "%s/%ux%u.jpg", root(), device->width, device->height);
-  int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-  ssize_t length = read(fd, device->memory[index], BUFFER_BYTES);
-  if (length < 0) abort();
-  syscall(SYS_close, fd);
+  ssize_t length = 2 * device->width * device->height;
+  if (!is_raw(device) || device->sequence < (uint32_t)device->buffers) {
+    snprintf(path, sizeof path, "%s/%ux%u.%s", root(), device->width, device->height, is_raw(device) ? "yuyv" : "jpg");
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    length = read(fd, device->memory[index], BUFFER_BYTES);
+    if (length < 0) abort();
+    syscall(SYS_close, fd);
+  }
   device->filled_at = at;
   at -= (int64_t)(number(device, "late", 0) * 1e9);
   // `stamp N SECONDS`: this picture's time is wrong by so much.
@@ -320,12 +335,8 @@ static int answer(struct device *device, unsigned long request, void *argument) 
   case VIDIOC_ENUM_FRAMESIZES: return enumerate_size(device, argument);
   case VIDIOC_ENUM_FRAMEINTERVALS: return enumerate_rate(device, argument);
   case VIDIOC_S_FMT: return set_format(device, argument);
-  case VIDIOC_G_FMT: {
-    struct v4l2_pix_format *pix = &((struct v4l2_format *)argument)->fmt.pix;
-    *pix = (struct v4l2_pix_format){.width = device->width, .height = device->height, .pixelformat = V4L2_PIX_FMT_MJPEG,
-                                    .field = V4L2_FIELD_NONE, .sizeimage = BUFFER_BYTES};
-    return 0;
-  }
+  case VIDIOC_G_FMT: get_format(device, &((struct v4l2_format *)argument)->fmt.pix); return 0;
+  case VIDIOC_S_INPUT: return 0;
   case VIDIOC_S_PARM:
   case VIDIOC_G_PARM: {
     struct v4l2_fract *interval = &((struct v4l2_streamparm *)argument)->parm.capture.timeperframe;
@@ -355,6 +366,20 @@ long syscall_(long number, long a, long b, long c, long d, long e, long f) {
   long result = device ? answer(device, (unsigned long)b, (void *)c) : 0;
   pthread_mutex_unlock(&mutex);
   return device ? result : real(number, a, b, c, d, e, f);
+}
+
+// Of programs other than framehub.
+int ioctl(int fd, unsigned long request, ...) {
+  va_list values;
+  va_start(values, request);
+  void *argument = va_arg(values, void *);
+  va_end(values);
+  return (int)syscall_(SYS_ioctl, fd, (uint32_t)request, (long)argument, 0, 0, 0);
+}
+
+int access(const char *path, int mode) {
+  char space[PATH_MAX];
+  return (int)syscall(SYS_faccessat, AT_FDCWD, moved(path, space), mode);
 }
 
 static int open_any(const char *path, int flags, int mode) {

@@ -24,6 +24,8 @@ const READ: usize = 64 << 10;
 const LOG_LINES: u32 = 20;
 /// What is logged of a longer line.
 const LOG_LINE: usize = 300;
+/// How long a command may take for its first picture: it may hang, and the next one may not. `--stall-timeout` gives more.
+const FIRST: Duration = Duration::from_secs(8);
 /// How long the end of the command before may take: longer than its supervisor needs.
 const END: Duration = Duration::from_secs(5);
 /// How long to wait for the exit status of a command that has closed its output.
@@ -59,6 +61,10 @@ impl Source for CommandSource {
             Ok::<Started, _>((want.fps, Box::new(Run::start(&command)?)))
         };
         Ok(SourceDevice::open([node, card, "command".into()], begin))
+    }
+
+    fn longest_start(&self) -> Option<Duration> {
+        Some(FIRST)
     }
 
     fn retry(&self, failures: u32) -> Duration {

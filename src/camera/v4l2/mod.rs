@@ -8,6 +8,7 @@ pub mod diagnose;
 mod enumerate;
 mod identity;
 mod ioctl;
+mod poll;
 mod raw;
 
 use std::fs;
@@ -21,7 +22,6 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::Mutex;
 use v4l::buffer::{Flags, Type};
-use v4l::device::Handle;
 use v4l::io::mmap::Stream;
 use v4l::io::traits::{CaptureStream, Stream as _};
 use v4l::video::Capture;
@@ -33,6 +33,7 @@ use self::diagnose::{QUERY, explain};
 use self::enumerate::Capabilities;
 pub use self::identity::Choice;
 use self::identity::{Chosen, identify, interface, media_device, nodes, port_of, ports_of, wait_until_cleared_away};
+use self::poll::{Gate, Poll};
 use super::control::Controls;
 use super::pixels::{Layout, PixelFormat};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
@@ -187,6 +188,7 @@ struct V4l2Device {
     raw_formats: Vec<PixelFormat>,
     // Dropped before the device: its buffers belong to the descriptor.
     stream: Option<Stream<'static>>,
+    gate: Gate,
     /// A call said that the camera is gone.
     is_known_gone: bool,
     /// The driver would not stop streaming: the descriptor has to be closed without `v4l`.
@@ -238,6 +240,7 @@ impl V4l2Device {
             jpeg,
             raw_formats,
             stream: None,
+            gate: Gate::default(),
             controls,
             device,
         })
@@ -305,7 +308,9 @@ impl V4l2Device {
                 Ok(()) => {}
             }
         }
-        stream.start().map_err(|error| explain("cannot start streaming from", node, &error))
+        stream.start().map_err(|error| explain("cannot start streaming from", node, &error))?;
+        self.gate.set_open(true);
+        Ok(())
     }
 }
 
@@ -350,6 +355,7 @@ impl Device for V4l2Device {
     fn stop(&mut self) -> Result<(), CameraError> {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
         let stopped = stream.stop();
+        self.gate.set_open(false);
         if stopped.as_ref().is_err_and(|error| error.raw_os_error() != Some(libc::ENODEV)) {
             // To drop it would panic twice, which ends the process: its mappings are given up instead.
             std::mem::forget(stream);
@@ -364,7 +370,7 @@ impl Device for V4l2Device {
     }
 
     fn readiness(&self) -> Arc<dyn Readiness> {
-        Arc::new(Poll { handle: self.device.handle() })
+        Arc::new(Poll { handle: self.device.handle(), gate: self.gate.clone() })
     }
 
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
@@ -434,23 +440,6 @@ impl Drop for V4l2Device {
         }
         if self.has_streamed {
             *self.closed_at.lock() = Some(Instant::now());
-        }
-    }
-}
-
-/// Waits on the descriptor itself, with the camera mutex released.
-struct Poll {
-    handle: Arc<Handle>,
-}
-
-impl Readiness for Poll {
-    fn wait(&self, timeout: Duration) -> Result<bool, CameraError> {
-        let millis = timeout.as_millis().min(i32::MAX as u128) as i32;
-        // An error state counts as ready: taking the picture then tells which error it is.
-        match self.handle.poll(libc::POLLIN, millis) {
-            Ok(ready) => Ok(ready > 0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(explain("cannot wait for", "the camera", &error)),
         }
     }
 }
