@@ -113,6 +113,28 @@ fn an_avi_file_plays_at_its_rate() {
     assert_plays(&fast, &pictures);
 }
 
+/// What `/clip?format=avi` writes plays back, too, every picture of it, at its own rate.
+#[test]
+fn an_avi_clip_plays_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = TestServer::start(&["--size", "160x120", "--fps", "5", "--replay", "5", "--idle", "0"]);
+    let mut viewer = server.stream("/stream");
+    let mut recorded: Vec<u64> = (0..8).map(|_| viewer.next_part().stamp().seq).collect();
+    let clip = server.get("/clip?format=avi");
+    assert_eq!((clip.status, &clip.body[..4]), (200, &b"RIFF"[..]));
+    let path = folder.path().join("clip.avi");
+    fs::write(&path, &clip.body).expect("a file");
+    let server = play(&path, &[]);
+    assert_takes_a_second(&server, 5);
+    let mut viewer = server.stream("/stream");
+    // Three rounds: a busy machine may leave some out.
+    for _ in 0..3 * recorded.len() {
+        let shown = viewer.next_part().stamp().seq;
+        recorded.retain(|picture| *picture != shown);
+    }
+    assert!(recorded.len() <= 1, "never shown: {recorded:?}");
+}
+
 /// A directory of pictures, in the order of their names, whatever else is in it and whatever their sizes are.
 #[test]
 fn a_directory_plays_in_the_order_of_names() {
