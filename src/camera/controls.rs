@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use parking_lot::Mutex;
 
 use super::Device;
 use super::control::{Control, ControlValue, INACTIVE, READ_ONLY};
 use super::error::{CameraError, ErrorKind};
 use super::session::{FirstPictureHook, Session};
 use crate::hub::Wait;
+use crate::system::sync::{Mutex, rank};
 
 /// Answered within 3 s, as a snapshot is, whatever the camera does.
 const DEADLINE: Duration = Duration::from_millis(2800);
@@ -39,7 +39,7 @@ pub struct Panel {
     session: Arc<Session>,
     remembered: Arc<Remembered>,
     /// One request sets controls at a time, so that what is remembered is what was set last. Taken before the camera.
-    turn: Mutex<()>,
+    turn: Mutex<(), { rank::CHANGE }>,
 }
 
 /// What the controls are to be, whichever camera is opened.
@@ -47,7 +47,7 @@ pub struct Panel {
 pub struct Remembered {
     /// What a reset goes back to.
     given: Vec<ControlValue>,
-    values: Mutex<Vec<RememberedValue>>,
+    values: Mutex<Vec<RememberedValue>, { rank::KNOWN }>,
 }
 
 struct RememberedValue {

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, warn};
-use parking_lot::Mutex;
 
 use super::RawFrame;
 use super::settle::{Known, Rule, Settling};
 use crate::frame::{FrameInfo, Size, Stamp};
 use crate::jpeg::{self, Fault, Orientation, Picture};
 use crate::system::os;
+use crate::system::sync::{Mutex, rank};
 
 /// After so many pictures of one unexpected size, that size is taken as the truth.
 const UNEXPECTED_SIZE_LIMIT: u32 = 10;
@@ -97,6 +97,9 @@ pub enum Rejected {
     WrongSize(Size),
 }
 
+/// What pictures have taught about a camera, for all that judge its pictures.
+pub type SharedTraits = Arc<Mutex<Traits, { rank::LAST }>>;
+
 /// What pictures have taught about a camera. It outlives its streams, so that each lesson costs pictures only once.
 #[derive(Debug, Default)]
 pub struct Traits {
@@ -122,7 +125,7 @@ impl Traits {
 
 /// The check of one stream's buffers, from its start to its end.
 pub struct Intake {
-    traits: Arc<Mutex<Traits>>,
+    traits: SharedTraits,
     /// What the driver says.
     said: Size,
     size: Size,
@@ -147,7 +150,7 @@ pub struct Intake {
 impl Intake {
     /// Begins with a stream whose pictures should have the size `said`. The stream before it had the size `leftover`, `rule`
     /// says when the picture has settled, and `known` is what is known of this camera's brightness.
-    pub fn new(said: Size, leftover: Option<Size>, rule: Rule, known: Known, traits: Arc<Mutex<Traits>>) -> Self {
+    pub fn new(said: Size, leftover: Option<Size>, rule: Rule, known: Known, traits: SharedTraits) -> Self {
         let size = traits.lock().true_size(said);
         Self {
             traits,
@@ -169,7 +172,7 @@ impl Intake {
     }
 
     /// The same for a live stream, which counts as settled after [`SETTLED_AFTER`].
-    pub fn live(said: Size, leftover: Option<Size>, known: Known, traits: Arc<Mutex<Traits>>) -> Self {
+    pub fn live(said: Size, leftover: Option<Size>, known: Known, traits: SharedTraits) -> Self {
         Self { settles_by_itself: true, ..Self::new(said, leftover, Rule::Auto, known, traits) }
     }
 

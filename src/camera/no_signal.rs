@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::ErrorKind;
 use super::lettering;
 use super::session::{Phase, Session, Status};
@@ -17,6 +15,7 @@ use crate::hub::{Feed, FeedEnd, NewestFeed, Wait};
 use crate::jpeg::encoder::{Encoder, Levels};
 use crate::jpeg::{self, Orientation};
 use crate::system::os;
+use crate::system::sync::{Mutex, rank};
 
 /// When there has been no live picture for this time it is sent, and again each time.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -32,7 +31,7 @@ const NEUTRAL: u8 = 128;
 /// Makes the picture, and keeps it as long as its text is true.
 pub struct NoSignal {
     session: Arc<Session>,
-    made: Mutex<Option<(Notice, Arc<Frame>)>>,
+    made: Mutex<Option<(Notice, Arc<Frame>)>, { rank::BRIEF }>,
     pool: Arc<Pool>,
 }
 

@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::duty::Duty;
 use super::error::Silence;
-use super::intake::{Counters, Intake, Traits, count};
+use super::intake::{Counters, Intake, SharedTraits, count};
 pub use super::phase::{Learned, Phase};
 use super::rhythm::Rhythm;
 use super::settle::Known;
@@ -21,6 +20,7 @@ use super::{CameraError, Device, ErrorKind, Identity, Mode, Readiness, Source};
 use crate::frame::{Pool, Size, Stamp};
 use crate::hub::Hub;
 use crate::system::os;
+use crate::system::sync::{Mutex, MutexGuard, rank};
 
 /// Buffers of the live stream: enough for a capture thread that comes late by two periods.
 const LIVE_BUFFERS: u32 = 4;
@@ -42,9 +42,9 @@ pub struct Session {
     /// Buffers for the camera's pictures.
     pub(super) pool: Arc<Pool>,
     /// The camera mutex.
-    state: Mutex<SessionState>,
-    status: Mutex<Status>,
-    rhythm: Mutex<Rhythm>,
+    state: Mutex<SessionState, { rank::CAMERA }>,
+    status: Mutex<Status, { rank::BRIEF }>,
+    rhythm: Mutex<Rhythm, { rank::BRIEF }>,
     /// Totals since the start of the program.
     pub counters: Counters,
     after_first_picture: Option<FirstPictureHook>,
@@ -88,7 +88,7 @@ pub struct Status {
     /// What stills and live pictures have taught about this camera.
     pub learned: Learned,
     /// What its pictures have taught about their form.
-    pub traits: Arc<Mutex<Traits>>,
+    pub traits: SharedTraits,
     /// `None` while pictures come or nobody wants any.
     pub silence: Option<Silence>,
     /// "camera opened" was logged, and no picture has come since.
@@ -345,7 +345,7 @@ impl Status {
 /// The session, held by one thread. Dropping it lets others have the camera.
 pub struct Locked<'a> {
     session: &'a Session,
-    state: MutexGuard<'a, SessionState>,
+    state: MutexGuard<'a, SessionState, { rank::CAMERA }>,
 }
 
 impl<'a> Locked<'a> {

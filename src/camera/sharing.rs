@@ -3,17 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::settle::Rule;
 use super::{CameraError, ErrorKind};
+use crate::system::sync::{Condvar, Mutex, rank};
 
 /// Longest wait before a request looks again whether it may go on.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Results of type `T` and the requests that wait for one.
 pub struct Sharing<T> {
-    state: Mutex<Shared<T>>,
+    state: Mutex<Shared<T>, { rank::SHARING }>,
     changed: Condvar,
 }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
-use parking_lot::Mutex;
 
 use super::elsewhere::{self, Elsewhere};
 pub use super::histogram::{BOUNDS, Histogram};
@@ -22,6 +21,7 @@ use crate::frame::{Frame, FrameInfo, Size};
 use crate::hub::Wait;
 use crate::jpeg;
 use crate::system::os;
+use crate::system::sync::{Mutex, rank};
 
 /// The kernel zeroes buffers when it allocates them, which dominates a 4K switch: so as few as will do.
 const STILL_BUFFERS: u32 = 2;
@@ -73,7 +73,7 @@ pub struct Stills {
     settings: StillSettings,
     elsewhere: Option<Box<dyn Elsewhere>>,
     sharing: Sharing<Still>,
-    state: Mutex<Progress>,
+    state: Mutex<Progress, { rank::BRIEF }>,
     /// Stills taken with a switch.
     pub switches: AtomicU64,
     /// Requests that got a still, with or without a switch.
@@ -229,11 +229,12 @@ impl Stills {
         let live = locked.live().map(|(_, live)| live.mode.size).or(self.session.status().mode.map(|mode| mode.size));
         let live = live.unwrap_or(self.session.live_mode.size);
         let device = locked.open()?;
+        let offers = device.offers();
         let identity = device.identity();
         let mut state = self.state.lock();
         state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
-        let want = self.settings.mode(&device.offers(), |size| state.sizes.bad.contains(size));
-        let is_fixed = matches!(device.offers()[..], [Offer { size: Size::UNKNOWN, .. }]);
+        let want = self.settings.mode(&offers, |size| state.sizes.bad.contains(size));
+        let is_fixed = matches!(offers[..], [Offer { size: Size::UNKNOWN, .. }]);
         let is_needed = !is_fixed && want.size != live && !state.sizes.needless.contains(&want.size);
         Ok(is_needed.then_some(want))
     }

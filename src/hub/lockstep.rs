@@ -4,13 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::{Feed, FeedEnd, FrameSink, Wait, skipped};
 use crate::frame::Frame;
+use crate::system::sync::{AtomicBool, Condvar, Mutex, rank};
 
 /// A member that takes longer than this for a frame holds the group under one frame a second.
 const SLOW: Duration = Duration::from_secs(1);
@@ -163,7 +162,7 @@ impl Lockstep {
 
 /// The viewers that go in lock-step.
 pub struct LockstepGroup {
-    group: Mutex<Lockstep>,
+    group: Mutex<Lockstep, { rank::BRIEF }>,
     stepped: Condvar,
     /// Whether there are members, to be asked without the lock.
     has_members: AtomicBool,

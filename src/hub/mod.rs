@@ -9,19 +9,17 @@ pub mod pace;
 pub mod ring;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex, RwLock};
 
 use self::pace::Pace;
 use crate::frame::{Frame, FrameInfo, Pool};
+use crate::system::sync::{AtomicBool, Condvar, Mutex, RwLock, rank};
 
 /// The newest frames and everybody that waits for them.
 pub struct Hub {
     newest: RwLock<Newest>,
-    progress: Mutex<Progress>,
+    progress: Mutex<Progress, { rank::LAST }>,
     /// A frame for viewers was published.
     published: Condvar,
     /// A frame was captured, whether or not viewers get it.
@@ -29,8 +27,9 @@ pub struct Hub {
     /// Set under `progress`, so that nobody begins to wait after it.
     is_closed: AtomicBool,
     sinks: Vec<Arc<dyn FrameSink>>,
-    demand: Mutex<Demand>,
-    wake: (Sender<()>, Receiver<()>),
+    demand: Mutex<Demand, { rank::LAST }>,
+    /// The camera is to look at the demand.
+    woken: Condvar,
 }
 
 #[derive(Default)]
@@ -57,6 +56,8 @@ struct Demand {
     viewers: usize,
     /// When demand ends: the last watcher left then, or a warm camera was asked for until then.
     until: Instant,
+    /// The next [`Hub::wait_for_demand`] ends at once.
+    is_woken: bool,
 }
 
 /// Receives every frame that is meant for viewers, in addition to the viewers themselves.
@@ -121,8 +122,8 @@ impl Hub {
             captured: Condvar::new(),
             is_closed: AtomicBool::new(false),
             sinks,
-            demand: Mutex::new(Demand { watchers: 0, viewers: 0, until: Instant::now() }),
-            wake: bounded(1),
+            demand: Mutex::new(Demand { watchers: 0, viewers: 0, until: Instant::now(), is_woken: false }),
+            woken: Condvar::new(),
         })
     }
 
@@ -279,14 +280,21 @@ impl Hub {
 
     /// Sleeps until somebody wants pictures, the hub closes, or the time is over (`None`: without limit).
     pub fn wait_for_demand(&self, timeout: Option<Duration>) {
-        // An error means that the time is over, since the sender lives as long as this hub.
-        let _ = self.wake.1.recv_timeout(timeout.unwrap_or(Duration::MAX));
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut demand = self.demand.lock();
+        while !std::mem::take(&mut demand.is_woken) {
+            match deadline {
+                None => self.woken.wait(&mut demand),
+                Some(deadline) if self.woken.wait_until(&mut demand, deadline).timed_out() => return,
+                Some(_) => {}
+            }
+        }
     }
 
     /// Ends [`Hub::wait_for_demand`].
     pub fn wake_camera(&self) {
-        // Full means that a wake-up is waiting already.
-        let _ = self.wake.0.try_send(());
+        self.demand.lock().is_woken = true;
+        self.woken.notify_one();
     }
 }
 

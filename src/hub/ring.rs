@@ -6,15 +6,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use parking_lot::{Condvar, Mutex};
 
 use super::{Feed, FeedEnd, FrameSink, Hub, Wait};
 use crate::frame::Frame;
 use crate::system::os;
+use crate::system::sync::{AtomicBool, Condvar, Mutex, rank};
 
 /// The latest frames within a limit in bytes.
 struct Ring {
@@ -149,7 +149,7 @@ pub struct RingSettings {
 
 /// The ring that the capture thread fills and that clients read.
 pub struct SharedRing {
-    ring: Mutex<Ring>,
+    ring: Mutex<Ring, { rank::BRIEF }>,
     grown: Condvar,
     /// What it keeps.
     pub settings: RingSettings,

@@ -5,3 +5,4 @@ pub mod os;
 pub(crate) mod percent;
 pub mod resources;
 pub mod supervisor;
+pub(crate) mod sync;

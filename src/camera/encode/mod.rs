@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::Level;
-use parking_lot::Mutex;
 
 use self::worker::{JpegEncoder, Running, Shared};
 use super::control::{Control, Controls};
@@ -20,6 +19,7 @@ use super::pixels::{Layout, PixelFormat};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
 use crate::system::os;
+use crate::system::sync::Mutex;
 
 /// The quality that is proposed.
 const PROPOSED_QUALITY: u8 = 80;

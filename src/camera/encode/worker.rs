@@ -13,6 +13,7 @@ use crate::camera::pixels::{Layout, PixelFormat};
 use crate::camera::{CameraError, Device, ErrorKind, Mode, RawFrame, Readiness};
 use crate::frame::Size;
 use crate::jpeg::encoder::Encoder;
+use crate::system::sync::{self, rank};
 
 /// Longest wait for a raw picture before the thread looks whether it is to end. The end of a stream wakes it, too.
 const TICK: Duration = Duration::from_millis(250);
@@ -22,7 +23,7 @@ const MOST_WAITING: u32 = 4;
 const PACE_PICTURES: u32 = 60;
 
 /// A device that the thread shares.
-pub(super) type Shared = Arc<Mutex<Box<dyn Device>>>;
+pub(super) type Shared = Arc<sync::Mutex<Box<dyn Device>, { rank::DEVICE }>>;
 
 /// Encodes pictures of one layout.
 pub(super) struct JpegEncoder {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::warn;
-use parking_lot::Mutex;
 
 use super::splitter::{Head, Splitter};
 use crate::camera::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness};
 use crate::frame::Size;
 use crate::system::os;
+use crate::system::sync::{Mutex, rank};
 
 /// A text without the user names and passwords of the URLs in it.
 pub fn without_credentials(text: &str) -> String {
@@ -98,7 +98,7 @@ impl Device for SourceDevice {
 
 /// One stream; `None` where nothing streams.
 #[derive(Default)]
-struct Stream(Mutex<Option<Taking>>);
+struct Stream(Mutex<Option<Taking>, { rank::KNOWN }>);
 
 struct Taking {
     input: Box<dyn Input>,
@@ -233,7 +233,7 @@ impl Limited {
 
 /// The time between attempts to start a source that fails: 1, 2, 4 and then 8 s.
 #[derive(Default)]
-pub struct Backoff(Mutex<Option<Instant>>);
+pub struct Backoff(Mutex<Option<Instant>, { rank::BRIEF }>);
 
 impl Backoff {
     /// Notes that an attempt begins; returns whether it is the first.

@@ -20,7 +20,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use parking_lot::Mutex;
 use v4l::buffer::{Flags, Type};
 use v4l::io::mmap::Stream;
 use v4l::io::traits::{CaptureStream, Stream as _};
@@ -39,6 +38,7 @@ use super::pixels::{Layout, PixelFormat};
 use super::{CameraError, Device, ErrorKind, Identity, Mode, Offer, RawFrame, Readiness, Source};
 use crate::frame::Size;
 use crate::system::os;
+use crate::system::sync::{Mutex, rank};
 
 /// A picture is ready when `next()` is called; this only bounds a driver that changes its mind.
 const NEXT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -54,9 +54,9 @@ const MAX_BUFFERS: usize = 32;
 /// A webcam that can be opened.
 pub struct V4l2Source {
     choice: Choice,
-    search: Mutex<Search>,
+    search: Mutex<Search, { rank::KNOWN }>,
     /// When a camera that streamed was closed last.
-    closed_at: Arc<Mutex<Option<Instant>>>,
+    closed_at: Arc<Mutex<Option<Instant>, { rank::BRIEF }>>,
 }
 
 #[derive(Default)]
@@ -195,7 +195,7 @@ struct V4l2Device {
     is_stuck: bool,
     has_streamed: bool,
     is_loopback: bool,
-    closed_at: Arc<Mutex<Option<Instant>>>,
+    closed_at: Arc<Mutex<Option<Instant>, { rank::BRIEF }>>,
     controls: V4l2Controls,
     device: v4l::Device,
 }
