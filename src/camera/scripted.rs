@@ -609,7 +609,7 @@ fn a_cold_snapshot_waits_for_light_and_the_live_stream_does_not() {
     let asked = os::monotonic();
     let deadline = Instant::now() + Duration::from_secs(3);
     let (frame, is_settled) =
-        settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
+        settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline, || true).unwrap();
     assert!(is_settled && frame.jpeg() == jpeg(LIVE, 120));
     assert!(frame.sequence() > 12, "the dark ones were published");
 }
@@ -683,7 +683,8 @@ fn a_rate_limit_leaves_snapshots_and_settling_alone() {
     for _ in 0..10 {
         let asked = os::monotonic();
         let deadline = Instant::now() + Duration::from_secs(2);
-        let (frame, _) = settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline).unwrap();
+        let (frame, _) =
+            settled_frame(&stage.session, asked, Rule::Auto, Duration::from_secs(1), deadline, || true).unwrap();
         assert!(frame.captured_at().mono > asked);
         assert_eq!(frame.sequence(), 1, "viewers got one frame");
     }

@@ -304,7 +304,8 @@ impl Stills {
     /// The still where the camera has no larger size than the live stream's: a fresh live picture, settled.
     fn take_live(&self, asked: Duration, rule: Rule) -> Result<Still, CameraError> {
         let deadline = self.settings.deadline;
-        let take = |after, rule| settled_frame(&self.session, after, rule, deadline, Instant::now() + deadline);
+        let take =
+            |after, rule| settled_frame(&self.session, after, rule, deadline, Instant::now() + deadline, || true);
         let (mut frame, mut is_settled) = take(asked, rule)?;
         if !is_candidate(frame.position(), rule) {
             is_settled = false;
@@ -368,13 +369,14 @@ pub fn settled_frame(
     rule: Rule,
     settle_time: Duration,
     mut deadline: Instant,
+    go_on: impl Fn() -> bool,
 ) -> Result<(Arc<Frame>, bool), CameraError> {
     let failures = session.failures();
     let mut newest: Option<Arc<Frame>> = None;
     loop {
         let after = newest.as_ref().map_or(not_before, |frame| frame.captured_at().mono);
         // An attempt to get the camera that failed after this request came fails it.
-        let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures);
+        let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures && go_on());
         let frame = match (wait, newest.take()) {
             (Wait::Frame(frame), earlier) => {
                 if earlier.is_none() {

@@ -122,6 +122,9 @@ struct Args {
     /// memory for frames kept for ?mode=all and --replay at most (default 64MiB)
     #[argh(option, default = "64 << 20", from_str_fn(values::memory), arg_name = "size")]
     all_frames_memory: usize,
+    /// memory for snapshots, stills and other responses while they are sent; beyond, 503 (default 32MiB)
+    #[argh(option, default = "32 << 20", from_str_fn(values::memory), arg_name = "size")]
+    response_memory: usize,
     /// keep the last seconds for /clip and ?last=, as far as that memory suffices (default: keep none)
     #[argh(option, from_str_fn(parse_time), arg_name = "seconds")]
     replay: Option<Duration>,
@@ -369,6 +372,7 @@ impl Args {
                     max_per_address: self.max_clients_per_address,
                     mode: self.mode,
                     has_no_signal: self.no_signal,
+                    response_memory: self.response_memory,
                 },
                 controls: self.controls,
                 server_header: self.server_header,
@@ -440,9 +444,10 @@ mod tests {
         assert!(config.http.access.credentials.is_empty() && config.http.access.proxies.is_empty());
         assert_eq!((config.live.size, config.live.fps), (Size::new(640, 480), None));
         assert_eq!((config.capture.idle, config.capture.max_fps), (Some(Duration::from_secs(5)), None));
-        let Admission { max_clients, max_per_address, mode, has_no_signal } = config.http.admission;
+        let Admission { max_clients, max_per_address, mode, has_no_signal, response_memory } = config.http.admission;
         assert_eq!((max_clients, max_per_address, mode), (64, None, http::DeliveryMode::Newest));
         assert!(has_no_signal);
+        assert_eq!(response_memory, 32 << 20);
         let RingSettings { memory, replay } = config.ring;
         let patience = config.lockstep_timeout;
         assert_eq!((memory, replay, patience), (64 << 20, None, Duration::from_secs(2)));
@@ -537,6 +542,7 @@ mod tests {
             ("all-frames-memory", "0G", "1MiB or more, such as 64MiB or 1GiB"),
             ("all-frames-memory", "1KiB", "1MiB or more, such as 64MiB or 1GiB"),
             ("all-frames-memory", "99999999999999G", "1MiB or more, such as 64MiB or 1GiB"),
+            ("response-memory", "32", "1MiB or more, such as 64MiB or 1GiB"),
             ("replay", "soon", seconds),
             ("lockstep-patience", "0", "a number of seconds from 0.1 to 60"),
             ("allow-origin", "mainsail.local", origin),

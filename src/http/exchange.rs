@@ -36,6 +36,12 @@ impl Exchange<'_> {
     pub fn respond(&self, response: Response) -> bool {
         let keep = self.head.keeps_alive();
         let response = self.add_common_headers(response);
+        let held = response.block().map(|block| self.permit.hold(block));
+        let response = match held {
+            Some(None) => &self
+                .add_common_headers(Response::unavailable("too many pictures are being sent (see --response-memory)")),
+            _ => &response,
+        };
         response.send(self.connection, &self.head.version, self.is_head(), keep).is_ok() && keep
     }
 
@@ -58,12 +64,19 @@ impl Exchange<'_> {
         viewer.map_err(|full| Response::unavailable(full.reason()))
     }
 
-    /// Waits until this request may wait for the camera.
+    /// Waits until this request may wait for the camera, perhaps for a still.
     ///
     /// # Errors
     /// The response for not having a turn before `deadline`.
-    pub fn wait(&self, deadline: Instant) -> Result<Waiting<'_>, Response> {
-        let waiting = self.permit.wait(deadline, || !self.connection.is_broken());
+    pub fn wait(&self, deadline: Instant, wants_still: bool) -> Result<Waiting<'_>, Response> {
+        // A client that has closed its end may still read, but others want the place.
+        let waiting = self.permit.wait(deadline, wants_still, || !self.connection.has_left());
         waiting.map_err(|full| Response::unavailable(full.reason()))
+    }
+
+    /// Whether the client is still there, to be asked while it waits for the camera. One that has closed its end may still
+    /// read: it counts as long as nobody else wants its place.
+    pub fn is_waited_for(&self, waiting: &Waiting<'_>) -> bool {
+        !self.connection.is_broken() && !(self.connection.has_left() && waiting.is_in_demand())
     }
 }

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use socket2::SockAddr;
 use tiny_http::Method;
 
 pub use self::access::Access;
@@ -35,7 +34,7 @@ use self::response::Response;
 use self::route::{Effect, Query, Route};
 use self::server::connection::Connection;
 use self::server::head::{Head, HeadError, Requests};
-use self::server::limits::{Limits, Permit};
+use self::server::limits::{self, Limits, Permit};
 pub use self::server::listener::{DEFAULT_ADDRESS, Listen, Listeners, Passed, lan_addresses};
 use crate::camera::controls::Panel;
 use crate::camera::no_signal::NoSignal;
@@ -98,13 +97,17 @@ pub struct Admission {
     pub mode: DeliveryMode,
     /// Whether viewers that do not say get a picture that says why there is none.
     pub has_no_signal: bool,
+    /// Bytes of all responses that are being sent.
+    pub response_memory: usize,
 }
 
 impl App {
     /// An HTTP side that serves from these parts.
     pub fn new(parts: Parts, mut settings: Settings) -> Arc<Self> {
         let gate = Gate::new(std::mem::take(&mut settings.access));
-        let limits = Limits::new(settings.admission.max_clients, settings.admission.max_per_address);
+        let Admission { max_clients, max_per_address, response_memory, .. } = settings.admission;
+        let has_known = gate.has_credentials();
+        let limits = Limits::new(limits::Sizes { max_clients, max_per_address, has_known, response_memory });
         let clips = ClipMemory::new(parts.ring.settings.memory);
         Arc::new(Self { parts, limits, clips, settings, gate, started_at: Instant::now() })
     }
@@ -117,7 +120,7 @@ impl App {
     /// Serves the clients of these listeners until `stop` becomes readable or its other end is closed.
     pub fn serve(self: &Arc<Self>, listeners: &Listeners, stop: BorrowedFd<'_>) -> io::Result<()> {
         let app = self.clone();
-        let serve = move |address: &_, permit| app.serve_connection(address, &permit);
+        let serve = move |permit| app.serve_connection(&permit);
         listeners.serve(&self.limits, &Arc::new(serve), stop)
     }
 
@@ -138,8 +141,8 @@ impl App {
     }
 
     /// Serves one connection, on its own thread.
-    fn serve_connection(&self, address: &SockAddr, permit: &Permit) {
-        let mut connection = match Connection::new(permit.link().clone(), address) {
+    fn serve_connection(&self, permit: &Permit) {
+        let mut connection = match Connection::new(permit.link().clone()) {
             Ok(connection) => connection,
             // The client left before the options could be set.
             Err(error) => return debug!("connection lost error=\"{error}\""),
@@ -157,7 +160,7 @@ impl App {
                     let head = Head::unread();
                     debug!("request refused client={} status={status} reason=\"{why}\"", connection.peer());
                     let exchange = self.exchange(&connection, permit, &head);
-                    permit.begin_response() && exchange.respond(Response::text(status, why))
+                    permit.begin_response(connection.client(), false) && exchange.respond(Response::text(status, why))
                 }
             };
             if !is_kept || !permit.expect_request() {
@@ -171,7 +174,8 @@ impl App {
     fn respond(&self, connection: &Connection, permit: &Permit, head: &Head, body: &[u8]) -> bool {
         let mut exchange = self.exchange(connection, permit, head);
         let admitted = self.admit(&mut exchange);
-        if !permit.begin_response() {
+        let is_known = self.gate.has_credentials() && matches!(admitted, Ok((_, false)));
+        if !permit.begin_response(connection.client(), is_known) {
             return false;
         }
         match admitted {

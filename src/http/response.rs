@@ -6,12 +6,16 @@ use std::time::{Duration, SystemTime};
 use tiny_http::{HTTPVersion, Header, StatusCode};
 
 use super::server::connection::{Connection, SendError};
+use super::server::memory::Block;
 use crate::frame::Frame;
 use crate::jpeg::{self, Capture};
 use crate::system::os;
 
 /// The `Server` header of every response that has no other.
 const SERVER: &str = concat!("framehub/", env!("CARGO_PKG_VERSION"));
+
+/// Texts up to this length are not counted among the responses in memory: their connection takes as much.
+const SMALL: usize = 4096;
 
 /// A response whose body is complete before its first byte is sent.
 pub struct Response {
@@ -107,6 +111,15 @@ impl Response {
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.fields.push((name, value.into()));
         self
+    }
+
+    /// What it holds in memory while it is sent; `None` for what the program has anyhow, and for a few bytes.
+    pub fn block(&self) -> Option<Block> {
+        match &self.body {
+            Body::Bytes(bytes) => Some(Block::from(bytes.as_slice())).filter(|_| bytes.len() > SMALL),
+            Body::Fixed(_) | Body::Unknown => None,
+            Body::Picture(_, _, frame) => Some(Block::from(&**frame)),
+        }
     }
 
     /// Sends the response; only its head if `is_head`.

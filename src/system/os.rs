@@ -151,6 +151,19 @@ pub fn raise_limit(resource: Resource, wanted: u64) -> io::Result<u64> {
     }
 }
 
+/// How much address space this process can still take, where that is limited (`ulimit -v`).
+#[allow(clippy::unnecessary_cast)]
+pub fn address_space_left() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the call to fill.
+    let is_known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
+    let limit = Some(limit.rlim_cur).filter(|limit| is_known && *limit != libc::RLIM_INFINITY)?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let taken: u64 =
+        status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().split(' ').next()?.parse().ok())?;
+    Some((limit as u64).saturating_sub(taken * 1024))
+}
+
 /// The descriptors that a service manager passed to this process, with their names, as `sd_listen_fds(3)` says. They
 /// are returned once. To be called before this process opens any: a wrong LISTEN_FDS would count it among them.
 ///

@@ -116,6 +116,11 @@ impl Gate {
         self.access.sites.origins.iter().filter(|origin| origin.contains("://")).cloned()
     }
 
+    /// Whether clients need a credential.
+    pub fn has_credentials(&self) -> bool {
+        !self.access.credentials.is_empty()
+    }
+
     /// Counts a wrong credential, and logs at most one a second.
     pub fn count_wrong(&self, client: &str) {
         let count = self.wrong.fetch_add(1, Relaxed) + 1;

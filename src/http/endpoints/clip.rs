@@ -5,9 +5,9 @@
 //! own memory limit, as large as the ring's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::avi::{self, Avi};
@@ -17,9 +17,18 @@ use crate::http::response::{Response, with_capture};
 use crate::http::route::Query;
 use crate::http::server::client::{ClientStats, EndReason};
 use crate::http::server::connection::SendError;
+use crate::http::server::memory::{Block, Memory};
 use crate::hub::Hub;
 use crate::hub::pace::parse_time;
 use crate::hub::ring::SharedRing;
+
+/// The mode of a client that is sent a clip.
+const MODE: &str = "clip";
+/// A whole clip is sent within this time, and a second more for each [`LEAST_RATE`] bytes.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LEAST_RATE: u64 = 32 * 1024;
+/// A client that reads fewer bytes a second is evicted when another client's clip needs the memory.
+const SLOW: u64 = 256 * 1024;
 
 /// Describes the clip: its rate, and the number, time, size and length of each frame. `camera` is the camera's name.
 pub fn index(ring: &SharedRing, query: &Query<'_>, camera: String) -> Response {
@@ -46,10 +55,15 @@ pub fn respond(
         }
     };
     let clip = Clip::from_query(ring, query, camera)?;
-    let _share = memory
-        .take(&clip)
-        .ok_or_else(|| Response::unavailable("too many clips are being sent: try again when one of them has ended"))?;
-    let viewer = exchange.viewer("clip")?;
+    let full = || Response::unavailable("too many clips are being sent: try again when one of them has ended");
+    let shares = loop {
+        match memory.take(&clip) {
+            Some(shares) => break shares,
+            None if exchange.permit.evict_slow_viewer(MODE, SLOW) => {}
+            None => return Err(full()),
+        }
+    };
+    let viewer = exchange.viewer(MODE)?;
     let lengths = clip.lengths();
     let container = Avi { lengths: &lengths, size: clip.first().size(), period: clip.period() };
     if is_avi && container.length().is_none() {
@@ -58,7 +72,7 @@ pub fn respond(
             "more than the 4 GiB of an AVI: ask for less with last=, or leave out format=",
         ));
     }
-    let end = match clip.send(exchange, viewer.stats(), &container, is_avi) {
+    let end = match clip.send(exchange, viewer.stats(), &container, is_avi, shares) {
         Ok(()) => EndReason::Done,
         Err(_) if hub.is_closed() => EndReason::ServerStops,
         Err(error) => error.into(),
@@ -145,6 +159,7 @@ impl Clip {
         stats: &ClientStats,
         container: &Avi<'_>,
         is_avi: bool,
+        shares: Vec<Share<'_>>,
     ) -> Result<(), SendError> {
         let (media_type, ending, length) = match container.length().filter(|_| is_avi) {
             Some(length) => ("video/x-msvideo", "avi", length as usize),
@@ -162,9 +177,11 @@ impl Clip {
         if exchange.is_head() {
             return Ok(());
         }
+        let deadline = Instant::now() + PATIENCE + Duration::from_secs(length as u64 / LEAST_RATE);
         // What comes before the next picture.
         let mut before = if is_avi { container.head() } else { vec![] };
-        for (frame, length) in std::mem::take(&mut self.frames).into_iter().zip(container.lengths) {
+        let frames = std::mem::take(&mut self.frames).into_iter().zip(shares);
+        for ((frame, share), length) in frames.zip(container.lengths) {
             if is_avi {
                 before.extend_from_slice(&avi::picture(*length));
             }
@@ -173,6 +190,10 @@ impl Clip {
             let rest = &frame.jpeg()[rest..];
             exchange.connection.send_both(&before, rest)?;
             stats.count(&frame, before.len() + rest.len());
+            drop((frame, share));
+            if Instant::now() > deadline {
+                return Err(SendError::TooSlow);
+            }
             before.clear();
             before.resize(if is_avi { (*length % 2) as usize } else { 0 }, 0);
         }
@@ -182,43 +203,34 @@ impl Clip {
         }
         Ok(())
     }
-
-    /// Bytes of memory that stay allocated while this clip exists.
-    fn memory(&self) -> usize {
-        self.frames.iter().map(|frame| frame.memory()).sum()
-    }
 }
 
-/// Limits the memory of all clips that are being sent.
-pub struct ClipMemory {
-    limit: usize,
-    used: AtomicUsize,
-}
+/// Limits the memory of all clips that are being sent. A frame that several of them share counts once.
+pub struct ClipMemory(Mutex<Memory>);
 
 impl ClipMemory {
     /// Allows `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self(Mutex::new(Memory::new(limit)))
     }
 
-    /// Reserves the memory of this clip; `None` if others use too much. A clip by itself may exceed the limit.
-    fn take(&self, clip: &Clip) -> Option<Share<'_>> {
-        let bytes = clip.memory();
-        let more = |used: usize| (used == 0 || used + bytes <= self.limit).then_some(used + bytes);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Share { memory: self, bytes })
+    /// Reserves the memory of this clip, a share for each frame; `None` if others use too much. A clip by itself may exceed
+    /// the limit.
+    fn take(&self, clip: &Clip) -> Option<Vec<Share<'_>>> {
+        let blocks: Vec<Block> = clip.frames.iter().map(|frame| Block::from(&**frame)).collect();
+        self.0.lock().take(&blocks).then(|| blocks.into_iter().map(|block| Share { memory: self, block }).collect())
     }
 }
 
-/// The memory of one clip, given back on drop.
+/// The memory of one frame, given back on drop.
 struct Share<'a> {
     memory: &'a ClipMemory,
-    bytes: usize,
+    block: Block,
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.0.lock().give(self.block);
     }
 }
 
@@ -250,14 +262,19 @@ mod tests {
 
     #[test]
     fn clips_share_the_memory_and_give_it_back() {
-        let clip = clip(10);
-        let memory = ClipMemory::new(clip.memory() * 2 + 1);
-        let first = memory.take(&clip);
-        let second = memory.take(&clip);
-        assert!(first.is_some() && second.is_some() && memory.take(&clip).is_none());
-        drop(first);
-        assert!(memory.take(&clip).is_some());
-        assert!(ClipMemory::new(1).take(&clip).is_some(), "a clip by itself is always allowed");
+        let (first, second, third) = (clip(10), clip(10), clip(10));
+        let bytes: usize = first.frames.iter().map(|frame| frame.memory()).sum();
+        let memory = ClipMemory::new(bytes * 2 + 1);
+        let shares = [memory.take(&first).unwrap(), memory.take(&second).unwrap()];
+        assert!(memory.take(&first).is_some(), "the same frames once more");
+        assert!(memory.take(&third).is_none());
+        let [mut shares, other] = shares;
+        shares.truncate(5);
+        assert!(memory.take(&third).is_none());
+        shares.clear();
+        assert!(memory.take(&third).is_some());
+        drop(other);
+        assert!(ClipMemory::new(1).take(&third).is_some(), "a clip by itself is always allowed");
     }
 
     #[test]

@@ -38,9 +38,10 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
         return Ok(Response::picture(frame, &camera(session)));
     }
     let deadline = Instant::now() + DEADLINE;
-    let _waiting = exchange.wait(deadline)?;
+    let waiting = exchange.wait(deadline, false)?;
     let _watch = hub.watch();
-    let taken = settled_frame(session, not_before, rule, SETTLE, deadline);
+    let go_on = || exchange.is_waited_for(&waiting);
+    let taken = settled_frame(session, not_before, rule, SETTLE, deadline, go_on);
     let (frame, _) = taken.map_err(|error| {
         // A still is over soon.
         Response::unavailable_for(if session.is_switching() { 1 } else { 2 }, format!("no picture: {error}"))
@@ -55,8 +56,8 @@ pub fn snapshot(exchange: &Exchange<'_>, session: &Session) -> Result<Response, 
 pub fn still(exchange: &Exchange<'_>, session: &Session, stills: &Stills) -> Result<Response, Response> {
     let (rule, max_age) = (settle(&exchange.query)?, max_age(&exchange.query)?);
     let asked = Instant::now();
-    let _waiting = exchange.wait(asked + QUEUE)?;
-    let taken = stills.take(max_age + asked.elapsed(), rule, &|| !exchange.connection.has_left());
+    let waiting = exchange.wait(asked + QUEUE, true)?;
+    let taken = stills.take(max_age + asked.elapsed(), rule, &|| exchange.is_waited_for(&waiting));
     let still = taken.map_err(|error| {
         let wait = if let ErrorKind::Busy(time) = error.kind { time.as_secs_f64().ceil() as u32 } else { 2 };
         Response::unavailable_for(wait.max(1), format!("no full-resolution picture: {error}"))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use parking_lot::Condvar;
 use socket2::{SockAddr, Socket, TcpKeepalive};
 
 use crate::system::os;
@@ -19,7 +20,9 @@ const SILENCE: Duration = Duration::from_secs(7);
 /// 10 kB/s were reset.
 const VANISHED: Duration = Duration::from_secs(60);
 /// Maximum time of one blocking send. Progress is checked between two.
-const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+const SEND_TIMEOUT: Duration = Duration::from_millis(250);
+/// Without a byte taken for this time, a part counts as stalled.
+const STALL: Duration = Duration::from_secs(1);
 /// A send blocks while more bytes than this are unsent, so that a slow viewer's pictures are a few frames old, not
 /// seconds.
 const NOT_SENT: u32 = 16 * 1024;
@@ -61,7 +64,7 @@ impl Flow {
     }
 
     /// Notes that no bytes are waiting any more.
-    fn drained(&self) {
+    pub fn drained(&self) {
         self.taken_at.store(0, Relaxed);
     }
 
@@ -83,14 +86,29 @@ impl Flow {
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
+    /// The address at the other end; `None` for a Unix socket.
+    address: Option<IpAddr>,
     flow: Flow,
     is_evicted: AtomicBool,
+    /// Wakes the connection's thread while it is queued; used with the lock of the limits.
+    pub turn: Condvar,
 }
 
 impl Link {
-    /// Takes over an accepted socket.
-    pub fn new(socket: Socket) -> Arc<Self> {
-        Arc::new(Self { socket, flow: Flow::default(), is_evicted: AtomicBool::new(false) })
+    /// Takes over a socket that was accepted from this address.
+    pub fn new(socket: Socket, address: &SockAddr) -> Arc<Self> {
+        Arc::new(Self {
+            socket,
+            address: address.as_socket().map(|address| address.ip().to_canonical()),
+            flow: Flow::default(),
+            is_evicted: AtomicBool::new(false),
+            turn: Condvar::new(),
+        })
+    }
+
+    /// The address at the other end; `None` for a Unix socket.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// How well the socket takes what it is sent.
@@ -131,42 +149,45 @@ impl Link {
 /// A connected client.
 pub struct Connection {
     link: Arc<Link>,
-    /// The address at the other end; `None` for a Unix socket.
-    address: Option<IpAddr>,
+    /// The client that sent the current request; see [`Connection::set_client`].
+    client: Option<IpAddr>,
     peer: String,
 }
 
 impl Connection {
     /// Sets the options of an accepted socket. Options that a Unix socket lacks are left out.
-    pub fn new(link: Arc<Link>, address: &SockAddr) -> io::Result<Self> {
+    pub fn new(link: Arc<Link>) -> io::Result<Self> {
         let socket = &link.socket;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        let address = match address.as_socket() {
-            Some(address) => {
-                socket.set_tcp_nodelay(true)?;
-                socket.set_tcp_notsent_lowat(NOT_SENT)?;
-                socket.set_tcp_user_timeout(Some(VANISHED))?;
-                socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
-                Some(address.ip().to_canonical())
-            }
-            None => None,
-        };
-        let mut connection = Self { link, address, peer: String::new() };
+        if link.address.is_some() {
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_notsent_lowat(NOT_SENT)?;
+            socket.set_tcp_user_timeout(Some(VANISHED))?;
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(30)))?;
+        }
+        let address = link.address;
+        let mut connection = Self { link, client: None, peer: String::new() };
         connection.set_client(address);
         Ok(connection)
     }
 
     /// The address at the other end; `None` for a Unix socket.
     pub fn address(&self) -> Option<IpAddr> {
-        self.address
+        self.link.address
     }
 
     /// Sets the client that sent the current request. A proxy sends requests of many clients.
     pub fn set_client(&mut self, client: Option<IpAddr>) {
+        self.client = client;
         self.peer = client.map_or("unix".into(), |address| address.to_string());
     }
 
-    /// The client's address without the port, for the log.
+    /// The address of the client that sent the current request.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// The same without the port, for the log.
     pub fn peer(&self) -> &str {
         &self.peer
     }
@@ -187,12 +208,14 @@ impl Connection {
 
     /// Sends all of these bytes, in one send where the client keeps up.
     pub fn send(&self, bytes: &[u8]) -> Result<(), SendError> {
-        self.send_with(bytes.len(), part_time(bytes.len()), |done| self.link.socket.send(&bytes[done..]))
+        self.send_with(bytes.len(), part_time(bytes.len()), |done, flags| {
+            self.link.socket.send_with_flags(&bytes[done..], flags)
+        })
     }
 
     /// Sends all of these bytes within this time; see [`Connection::set_send_timeout`].
     pub fn send_within(&self, bytes: &[u8], time: Duration) -> Result<(), SendError> {
-        self.send_with(bytes.len(), time, |done| self.link.socket.send(&bytes[done..]))
+        self.send_with(bytes.len(), time, |done, flags| self.link.socket.send_with_flags(&bytes[done..], flags))
     }
 
     /// Shortens the time of one blocking send, so that a deadline as short as this time is noticed.
@@ -205,10 +228,10 @@ impl Connection {
     /// Sends both slices, in one send where the client keeps up.
     pub fn send_both(&self, head: &[u8], body: &[u8]) -> Result<(), SendError> {
         let length = head.len() + body.len();
-        self.send_with(length, part_time(length), |done| {
+        self.send_with(length, part_time(length), |done, flags| {
             let head_left = head.get(done..).unwrap_or_default();
             let body_left = &body[done.saturating_sub(head.len())..];
-            self.link.socket.send_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)])
+            self.link.socket.send_vectored_with_flags(&[IoSlice::new(head_left), IoSlice::new(body_left)], flags)
         })
     }
 
@@ -216,10 +239,11 @@ impl Connection {
         &self,
         length: usize,
         time: Duration,
-        send: impl Fn(usize) -> io::Result<usize>,
+        send: impl Fn(usize, i32) -> io::Result<usize>,
     ) -> Result<(), SendError> {
         let began = Instant::now();
-        match send(0) {
+        // Without waiting, so that it is known from when on the client's buffer has been full.
+        match send(0, libc::MSG_DONTWAIT) {
             Ok(sent) if sent == length => Ok(()),
             first => {
                 let end = self.send_rest(length, began, time, first, send);
@@ -236,7 +260,7 @@ impl Connection {
         began: Instant,
         time: Duration,
         first: io::Result<usize>,
-        send: impl Fn(usize) -> io::Result<usize>,
+        send: impl Fn(usize, i32) -> io::Result<usize>,
     ) -> Result<(), SendError> {
         let (mut done, mut progress, mut is_stalled) = (0, began, false);
         let mut sent = first;
@@ -249,7 +273,7 @@ impl Connection {
             let now = Instant::now();
             if sent_now > 0 {
                 progress = now;
-            } else if !is_stalled {
+            } else if !is_stalled && now - progress >= STALL {
                 is_stalled = true;
                 self.link.flow.stalls.fetch_add(1, Relaxed);
             }
@@ -260,7 +284,7 @@ impl Connection {
                 return Err(SendError::TooSlow);
             }
             self.link.flow.waits(now - progress);
-            sent = send(done);
+            sent = send(done, 0);
         }
     }
 
@@ -316,7 +340,7 @@ mod tests {
     fn pair() -> (Connection, Socket) {
         let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let address = ours.peer_addr().unwrap();
-        (Connection::new(Link::new(ours), &address).unwrap(), theirs)
+        (Connection::new(Link::new(ours, &address)).unwrap(), theirs)
     }
 
     #[test]

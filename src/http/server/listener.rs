@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ::log::warn;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::Link;
 use super::limits::{Limits, Permit};
@@ -29,8 +29,11 @@ const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
 /// How long a new connection waits until the threads of earlier ones have ended.
 const THREAD_END: Duration = Duration::from_millis(250);
-/// Pause after running out of something.
+/// Pause after running out of something, where nobody could be closed for a newcomer.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Address space that no client's thread gets: for frames and everything else that cannot be done without.
+const SPARE_MEMORY: u64 = 16 << 20;
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -64,9 +67,9 @@ impl fmt::Display for Listen {
 }
 
 /// What a connection's thread does.
-pub trait Serve: Fn(&SockAddr, Permit) + Send + Sync + 'static {}
+pub trait Serve: Fn(Permit) + Send + Sync + 'static {}
 
-impl<F: Fn(&SockAddr, Permit) + Send + Sync + 'static> Serve for F {}
+impl<F: Fn(Permit) + Send + Sync + 'static> Serve for F {}
 
 /// Sockets that are being listened to.
 pub struct Listeners {
@@ -225,47 +228,68 @@ struct Acceptor<'a, S> {
 
 impl<S: Serve> Acceptor<'_, S> {
     /// Accepts one connection: a flood of them must not hide that the server is to stop. An error is a lack of
-    /// something, which passes.
+    /// something, which passes. Where the descriptors run out, a connection that owes a request is closed for the new one.
     fn accept(&mut self, listener: &Socket) -> io::Result<()> {
         use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
-        match listener.accept() {
-            Ok((socket, address)) => {
-                self.reserve.is_warned = false;
-                log::note_left_out();
-                self.start_thread(Link::new(socket), address)
-            }
-            // Another process was faster, it left before it was accepted, or a signal came.
-            Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => Ok(()),
-            Err(error) => {
-                if error.raw_os_error() == Some(libc::EMFILE) {
-                    self.reserve.turn_away(listener);
+        log::note_left_out();
+        loop {
+            match listener.accept() {
+                Ok((socket, address)) => {
+                    self.reserve.is_warned = false;
+                    return self.start_thread(&Link::new(socket, &address));
                 }
-                Err(error)
+                // Another process was faster, it left before it was accepted, or a signal came.
+                Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => return Ok(()),
+                Err(error) if is_lack(&error) => {
+                    self.reserve.warn_once(&error);
+                    if !self.limits.evict_idle() {
+                        self.reserve.turn_away(listener);
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    fn start_thread(&mut self, link: Arc<Link>, address: SockAddr) -> io::Result<()> {
-        let Some(permit) = self.limits.admit(&link).filter(|_| self.has_thread_left()) else {
-            link.refuse();
-            return Ok(());
-        };
-        let serve = self.serve.clone();
-        let run = move || serve(&address, permit);
-        let made = thread::Builder::new().name(log::CLIENT.into()).stack_size(STACK).spawn(run);
-        self.threads.push(made.inspect_err(|_| link.refuse())?);
-        Ok(())
+    /// Starts the thread of a connection. Where there is none to spare, a connection that owes a request is closed for it.
+    fn start_thread(&mut self, link: &Arc<Link>) -> io::Result<()> {
+        loop {
+            let Some(permit) = self.limits.admit(link).filter(|_| self.has_thread_left()) else {
+                link.refuse();
+                return Ok(());
+            };
+            let serve = self.serve.clone();
+            let run = move || serve(permit);
+            let spawn = || thread::Builder::new().name(log::CLIENT.into()).stack_size(STACK).spawn(run);
+            match has_memory_left().and_then(|()| spawn()) {
+                Ok(thread) => {
+                    self.threads.push(thread);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.reserve.warn_once(&error);
+                    if !self.limits.evict_idle() {
+                        link.refuse();
+                        return Err(error);
+                    }
+                    self.wait_for_thread_end();
+                }
+            }
+        }
     }
 
     /// Waits a moment for threads that are about to end, if there are too many.
     fn has_thread_left(&mut self) -> bool {
+        self.join_ended();
+        self.threads.len() < self.limits.max_connections() || self.wait_for_thread_end()
+    }
+
+    /// Waits a moment for any thread to end.
+    fn wait_for_thread_end(&mut self) -> bool {
         let deadline = Instant::now() + THREAD_END;
         loop {
-            for ended in self.threads.extract_if(.., |thread| thread.is_finished()) {
-                // A panic has been logged by its thread.
-                let _ = ended.join();
-            }
-            if self.threads.len() < self.limits.max_connections() {
+            if self.join_ended() > 0 {
                 return true;
             }
             if Instant::now() >= deadline {
@@ -273,6 +297,26 @@ impl<S: Serve> Acceptor<'_, S> {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Joins the threads that have ended, and returns how many those were.
+    fn join_ended(&mut self) -> usize {
+        // A panic has been logged by its thread.
+        self.threads.extract_if(.., |thread| thread.is_finished()).map(JoinHandle::join).count()
+    }
+}
+
+/// Whether it is for want of descriptors or memory that nobody can be accepted.
+fn is_lack(error: &io::Error) -> bool {
+    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].map(Some).contains(&error.raw_os_error())
+}
+
+/// Whether one more thread leaves the others enough address space. A thread that gets none for its signal stack ends
+/// the process, and so does anything that is allocated in vain.
+fn has_memory_left() -> io::Result<()> {
+    match os::address_space_left() {
+        Some(left) if left < SPARE_MEMORY => Err(io::ErrorKind::OutOfMemory.into()),
+        _ => Ok(()),
     }
 }
 
@@ -289,8 +333,8 @@ impl Reserve {
 
     fn turn_away(&mut self, listener: &Socket) {
         self.file = None;
-        if let Ok((socket, _)) = listener.accept() {
-            Link::new(socket).refuse();
+        if let Ok((socket, address)) = listener.accept() {
+            Link::new(socket, &address).refuse();
         }
         self.file = File::open("/dev/null").ok();
     }
@@ -319,6 +363,7 @@ pub fn lan_addresses(address: SocketAddr) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Sizes;
     use super::*;
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
@@ -335,12 +380,13 @@ mod tests {
         // The first connection stops the server.
         let (stop_end, served) = (Mutex::new(Some(stop_end)), Arc::new(AtomicUsize::new(0)));
         let count = served.clone();
-        let serve = Arc::new(move |_: &SockAddr, _: Permit| {
+        let serve = Arc::new(move |_: Permit| {
             stop_end.lock().unwrap().take();
             count.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(50));
         });
-        let limits = Limits::new(1000, None);
+        let limits =
+            Limits::new(Sizes { max_clients: 1000, max_per_address: None, has_known: false, response_memory: 1 << 20 });
         listeners.serve(&limits, &serve, stop.as_fd()).unwrap();
         assert!(limits.wait_empty(Instant::now() + Duration::from_secs(5)));
         let served = served.load(Ordering::SeqCst);

@@ -5,4 +5,6 @@ pub mod connection;
 pub mod head;
 pub mod limits;
 pub mod listener;
+pub mod memory;
+pub mod occupancy;
 mod unix;
