@@ -81,8 +81,9 @@ pub fn run(
     let stills = Stills::new(session.clone(), config.still, elsewhere);
     let panel = Panel::new(session.clone(), remembered);
     let no_signal = NoSignal::new(session.clone());
+    let frame_memory = config.ring.memory + config.http.admission.response_memory;
     let app = App::new(Parts { session: session.clone(), stills, panel, ring, lockstep, no_signal }, config.http);
-    system::resources::raise_limits(app.most_connections());
+    system::resources::raise_limits(app.most_connections(), frame_memory);
     log_replay(&config.ring, &config.live);
 
     let capture = Capture::new(session.clone(), config.capture);

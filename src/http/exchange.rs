@@ -77,6 +77,6 @@ impl Exchange<'_> {
     /// Whether the client is still there, to be asked while it waits for the camera. One that has closed its end may still
     /// read: it counts as long as nobody else wants its place.
     pub fn is_waited_for(&self, waiting: &Waiting<'_>) -> bool {
-        !self.connection.is_broken() && !(self.connection.has_left() && waiting.is_in_demand())
+        !(self.connection.is_broken() || self.connection.has_left() && waiting.is_in_demand())
     }
 }

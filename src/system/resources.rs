@@ -13,8 +13,14 @@ const OWN_DESCRIPTORS: u64 = 32;
 /// Threads that are not clients': main, capture, service, and one to spare.
 const OWN_THREADS: u64 = 4;
 
-/// Raises the limits for this number of connections, each with a thread and a descriptor, and warns where that fails.
-pub fn raise_limits(connections: usize) {
+/// Address space of a client's thread: its stack, its signal stack and the pages that guard them.
+const THREAD_MEMORY: u64 = 256 << 10;
+/// Address space that is not clients': the camera's buffers, frames and what is left free.
+const OWN_MEMORY: u64 = 64 << 20;
+
+/// Raises the limits for this number of connections, each with a thread and a descriptor, and warns where that fails, or
+/// where the address space is too small for them and for this memory of frames.
+pub fn raise_limits(connections: usize, memory: usize) {
     let descriptors = connections as u64 + OWN_DESCRIPTORS;
     match os::raise_limit(libc::RLIMIT_NOFILE, descriptors) {
         Ok(limit) if limit < descriptors => warn!(
@@ -25,6 +31,14 @@ pub fn raise_limits(connections: usize) {
         Err(error) => warn!("cannot raise the limit on descriptors: {error}"),
     }
     let threads = connections as u64 + OWN_THREADS;
+    let needed = threads * THREAD_MEMORY + memory as u64 + OWN_MEMORY;
+    if let Some(left) = os::address_space_left().filter(|left| *left < needed) {
+        warn!(
+            "only {} MiB of address space left (ulimit -v, LimitAS=), {} MiB may be needed; raise it or lower --max-clients",
+            left >> 20,
+            needed >> 20
+        );
+    }
     for (limit, whose) in thread_limits(threads) {
         if limit < threads {
             warn!("only {limit} threads allowed by {whose}, {threads} may be needed; raise it or lower --max-clients");
