@@ -226,6 +226,8 @@ fn viewers<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("ring.bytes", "framehub_ring_bytes", "Memory that these frames occupy.", Json(json!(bytes))),
         row("ring.limit_bytes", "", "", Json(json!(from.ring.settings.memory))),
         row("ring.replay_seconds", "", "", Time(from.ring.settings.replay)),
+        row("response_bytes", "framehub_response_bytes",
+            "Memory of pictures and other responses that are being sent.", Json(json!(from.limits.response_bytes()))),
         row("wrong_credentials", "framehub_wrong_credentials_total",
             "Requests with a credential that is not valid.", Json(json!(from.wrong_credentials))),
         row("client_panics", "framehub_client_panics_total",
