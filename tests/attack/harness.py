@@ -375,7 +375,7 @@ def during(row, seen, peak, before, probe, states):
             faults.append(f"viewers lost {lost:.1f} % of the frames")
         if row.min_live and live < row.min_live:
             faults.append(f"live for {live:.0%} of the time, at least {row.min_live:.0%}")
-    panics = states[1].get("panics", states[1].get("process", {}).get("panics", 0))
+    panics = states[1]["client_panics"]
     if panics:
         faults.append(f"{panics} panics")
     return faults

@@ -39,8 +39,6 @@ class Row:
     # Seconds for threads, descriptors and memory to come back.
     patience: float = 10
     max_log: int = 400_000
-    # A known fault that is not mended yet, by the row of the issue's table: shown as `open`, and no failure.
-    known_fault: str = ""
     prepare: Callable = lambda server, folder: None
 
     def options(self, folder):
@@ -113,7 +111,7 @@ def refused(attack, raw, statuses, and_closed=True):
 
 # What broke before.
 
-@row(known_fault="row 1", server=OPEN, seconds=(3, 10))
+@row(server=OPEN, seconds=(3, 10))
 def pipelined_404_unread(attack):
     """1,200 connections pipeline GET /nope and read nothing."""
     return unread(attack, 1200, request("/nope"), repeat=100)
@@ -131,7 +129,7 @@ def unread_page_by_strangers(attack):
     return unread(attack, 100, request("/page.js"), repeat=40)
 
 
-@row(known_fault="row 4", seconds=(4, 10), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(seconds=(4, 10), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
 def unread_stills(attack):
     """120 stills that nobody reads."""
     return unread(attack, 120, request("/still"))
@@ -170,13 +168,13 @@ def foreign_origin_with_credential(attack):
             expect(status == 403, f"{method} {target} by {site}: {status}")
 
 
-@row(known_fault="row 4", seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
 def still_loop(attack):
     """One client that takes stills in a loop, with ?settle=1000, from a camera that is slow to switch."""
     return flood(attack, request("/still?settle=1000"))
 
 
-@row(known_fault="row 4", seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
 def still_flood(attack):
     """Thirty clients that take stills in a loop."""
     return floods(attack, 30, request("/still"))
@@ -240,7 +238,7 @@ def slow_readers_of_clips(attack):
     return f"clips beside: {got.count(200)} of {len(got)}"
 
 
-@row(known_fault="row 8", seconds=(6, 25), server={"device": "synthetic:sizes=320x240+1920x1080,bytes=500000", "args": ["--fps", "5"],
+@row(seconds=(6, 25), server={"device": "synthetic:sizes=320x240+1920x1080,bytes=500000", "args": ["--fps", "5"],
                               **OPEN}, max_memory=110 * 1024, kept_memory=40 * 1024, min_live=0.45)
 def slow_readers_of_stills(attack):
     """80 clients that read stills of 500 kB at 40 kB/s."""
@@ -276,13 +274,13 @@ def drip(attack, count, raw, size, pause, receive_buffer=4096):
     return f"{count} connections, {read} bytes"
 
 
-@row(known_fault="row 10", seconds=(3, 10), server={"limits": {resource.RLIMIT_NOFILE: 60}, **OPEN})
+@row(seconds=(3, 10), server={"limits": {resource.RLIMIT_NOFILE: 60}, **OPEN})
 def descriptors_run_out(attack):
     """Silent connects on a server with 60 descriptors."""
     return unread(attack, 300, b"")
 
 
-@row(known_fault="row 10", seconds=(3, 10), server={"as_nobody": True, "limits": {resource.RLIMIT_NPROC: 40}, **OPEN})
+@row(seconds=(3, 10), server={"as_nobody": True, "limits": {resource.RLIMIT_NPROC: 40}, **OPEN})
 def threads_run_out(attack):
     """Silent connects on a server that may have 40 threads."""
     return unread(attack, 300, b"")
@@ -294,7 +292,7 @@ def address_space_runs_out(attack):
     return unread(attack, 500, [b"", request("/page.js") * 20, request("/snapshot")])
 
 
-@row(known_fault="row 12", seconds=(0.5, 3))
+@row(seconds=(0.5, 3))
 def secrets_on_the_command_line(attack):
     """Passwords that are misspelt or empty: refused, and not printed."""
     binary = f"/proc/{attack.pid}/exe"
@@ -386,7 +384,7 @@ def camera_kept_awake(attack):
     return response.body.decode(errors="replace").strip()[:60]
 
 
-@row(known_fault="row 17", seconds=(1, 4), server={"device": SLOW_CAMERA, **OPEN})
+@row(seconds=(1, 4), server={"device": SLOW_CAMERA, **OPEN})
 def head_of_a_still(attack):
     """HEAD /still switches no camera."""
     count = 0
@@ -568,7 +566,7 @@ def pipelining_a_thousand(attack):
         sender.join()
 
 
-@row(known_fault="row 1", seconds=(3, 12), server=OPEN)
+@row(seconds=(3, 12), server=OPEN)
 def resets(attack):
     """A reset behind each request, 5,000 times."""
     targets = ["/snapshot", "/stream", "/", "/nowhere", "/state"]
@@ -659,7 +657,7 @@ def hangup_storm(attack):
     return f"{count} signals"
 
 
-@row(known_fault="load on two cores", seconds=(3, 10), server={"is_stderr_full": True, **OPEN})
+@row(seconds=(3, 10), server={"is_stderr_full": True, **OPEN})
 def full_stderr(attack):
     """A log that nobody reads, while every line that can be written is."""
     return flood(attack, request("/stream", "GET", f"User-Agent: {'u' * 300}"), end=reset, read=False)
@@ -711,7 +709,7 @@ def method_flood(attack):
     return f"{count} requests"
 
 
-@row(known_fault="load on two cores", seconds=(3, 10), server=OPEN)
+@row(seconds=(3, 10), server=OPEN)
 def viewers_that_come_again(attack):
     """Viewers that take a few frames, leave in any manner and come again."""
     def leave(sock):
