@@ -117,7 +117,7 @@ class Server:
 
         command = [binary, "--device", device, "--size", "320x240", "--listen", "127.0.0.1:0", *args]
         self.process = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL, env=environment,
-                                        preexec_fn=prepare)
+                                        preexec_fn=prepare, start_new_session=True)
         os.close(write)
         text = b""
         deadline = time.monotonic() + 10
@@ -166,7 +166,12 @@ class Server:
 
 
 def prefer(pid):
-    """Gives a process, with all its threads to come, a high priority, where that is allowed."""
+    """Gives a process of its own session, with all its threads to come, a high priority, where that is allowed."""
+    try:
+        # Where the kernel groups tasks by session, a thread's priority counts only within its group.
+        Path(f"/proc/{pid}/autogroup").write_text("-20")
+    except OSError:
+        pass
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.setpriority(os.PRIO_PROCESS, int(thread), -10)
@@ -194,6 +199,7 @@ def in_child(function, *args):
 
 def watch(address, target, control):
     """Five viewers. Reads whatever comes, until told to end; then says which of them were closed."""
+    os.setsid()
     prefer(os.getpid())
     poll = selectors.DefaultSelector()
     got, closed = {}, []
