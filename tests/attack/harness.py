@@ -166,7 +166,7 @@ class Server:
 
 
 def prefer(pid):
-    """Gives a process of its own session, with all its threads to come, a high priority, where that is allowed."""
+    """Gives the session of a process a high priority, where that is allowed."""
     try:
         # Where the kernel groups tasks by session, a thread's priority counts only within its group.
         Path(f"/proc/{pid}/autogroup").write_text("-20")
