@@ -274,13 +274,14 @@ pub fn return_memory() {
 /// Makes glibc give frames back to the system.
 ///
 /// Left alone it moves the size from which blocks are mapped upwards with each freed frame, until none is ever
-/// returned, and opens an arena for each of a thousand threads. musl does neither.
+/// returned, and opens an arena for each of a thousand threads. musl does neither. The second arena reserves 64 MiB of
+/// address space, so there is none where that is limited.
 pub fn configure_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters; called once, before other threads exist.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 16 * 1024);
-        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_ARENA_MAX, if address_space_left().is_some() { 1 } else { 2 });
     }
 }
 

@@ -1,5 +1,5 @@
 //! Listening, and the accept loop, which never dies: when descriptors, memory or threads run out it responds with 503
-//! where it can, waits a moment and goes on.
+//! where it can and goes on.
 
 use std::fmt;
 use std::fs::File;
@@ -149,7 +149,7 @@ impl Listeners {
 
     /// Accepts until `stop` becomes readable or is closed at its other end.
     pub fn serve(&self, limits: &Arc<Limits>, serve: &Arc<impl Serve>, stop: BorrowedFd<'_>) -> io::Result<()> {
-        let mut acceptor = Acceptor { limits, serve, threads: Vec::new(), reserve: Reserve::new() };
+        let mut acceptor = Acceptor { limits, serve, threads: Vec::new(), fitting: 0, reserve: Reserve::new() };
         let mut fds = vec![stop];
         fds.extend(self.sockets.iter().map(AsFd::as_fd));
         loop {
@@ -223,6 +223,8 @@ struct Acceptor<'a, S> {
     serve: &'a Arc<S>,
     /// The threads of the connections. A thread exists for a moment after it has given its permit back.
     threads: Vec<JoinHandle<()>>,
+    /// So many threads fit into the address space at some time. The C library keeps the stacks of those that have ended.
+    fitting: usize,
     reserve: Reserve,
 }
 
@@ -236,7 +238,8 @@ impl<S: Serve> Acceptor<'_, S> {
             match listener.accept() {
                 Ok((socket, address)) => {
                     self.reserve.is_warned = false;
-                    return self.start_thread(&Link::new(socket, &address));
+                    self.start_thread(&Link::new(socket, &address));
+                    return Ok(());
                 }
                 // Another process was faster, it left before it was accepted, or a signal came.
                 Err(error) if [WouldBlock, ConnectionAborted, Interrupted].contains(&error.kind()) => return Ok(()),
@@ -253,30 +256,38 @@ impl<S: Serve> Acceptor<'_, S> {
     }
 
     /// Starts the thread of a connection. Where there is none to spare, a connection that owes a request is closed for it.
-    fn start_thread(&mut self, link: &Arc<Link>) -> io::Result<()> {
+    fn start_thread(&mut self, link: &Arc<Link>) {
         loop {
             let Some(permit) = self.limits.admit(link).filter(|_| self.has_thread_left()) else {
-                link.refuse();
-                return Ok(());
+                return link.refuse();
             };
             let serve = self.serve.clone();
             let run = move || serve(permit);
             let spawn = || thread::Builder::new().name(log::CLIENT.into()).stack_size(STACK).spawn(run);
-            match has_memory_left().and_then(|()| spawn()) {
+            match self.check_memory().and_then(|()| spawn()) {
                 Ok(thread) => {
                     self.threads.push(thread);
-                    return Ok(());
+                    return;
                 }
                 Err(error) => {
                     self.reserve.warn_once(&error);
                     if !self.limits.evict_idle() {
-                        link.refuse();
-                        return Err(error);
+                        return link.refuse();
                     }
                     self.wait_for_thread_end();
                 }
             }
         }
+    }
+
+    /// Checks that one more thread leaves the others enough address space. A thread that gets none for its signal stack
+    /// ends the process, and so does anything that is allocated in vain.
+    fn check_memory(&mut self) -> io::Result<()> {
+        let threads = self.threads.len() + 1;
+        if os::address_space_left().is_none_or(|left| left >= SPARE_MEMORY) {
+            self.fitting = self.fitting.max(threads);
+        }
+        if threads <= self.fitting { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
     }
 
     /// Waits a moment for threads that are about to end, if there are too many.
@@ -309,15 +320,6 @@ impl<S: Serve> Acceptor<'_, S> {
 /// Whether it is for want of descriptors or memory that nobody can be accepted.
 fn is_lack(error: &io::Error) -> bool {
     [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].map(Some).contains(&error.raw_os_error())
-}
-
-/// Whether one more thread leaves the others enough address space. A thread that gets none for its signal stack ends
-/// the process, and so does anything that is allocated in vain.
-fn has_memory_left() -> io::Result<()> {
-    match os::address_space_left() {
-        Some(left) if left < SPARE_MEMORY => Err(io::ErrorKind::OutOfMemory.into()),
-        _ => Ok(()),
-    }
 }
 
 /// A descriptor kept for the moment when there are none: with it a client can be told so.
