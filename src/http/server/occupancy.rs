@@ -461,6 +461,9 @@ mod tests {
         Remove(usize),
     }
 
+    /// How long clients take nothing, in ms: far from what counts as stalled, since the clock runs on.
+    const STALLS: [u64; 6] = [0, 1, 300, 600, 3000, 5000];
+
     fn event() -> impl Strategy<Value = Event> {
         let at = 0..64usize;
         prop_oneof![
@@ -472,7 +475,7 @@ mod tests {
             1 => at.clone().prop_map(Event::EndViewing),
             2 => at.clone().prop_map(Event::Expect),
             1 => at.clone().prop_map(Event::Close),
-            4 => (at.clone(), 0..8u64).prop_map(|(at, halves)| Event::Stall(at, halves * 500)),
+            4 => (at.clone(), prop::sample::select(&STALLS)).prop_map(|(at, millis)| Event::Stall(at, millis)),
             2 => (at.clone(), 1..5usize).prop_map(|(at, block)| Event::Hold(at, block)),
             2 => at.prop_map(Event::Remove),
         ]
@@ -596,7 +599,12 @@ mod tests {
     }
 
     /// Does to both what happens, and compares what they say of it.
-    fn step(occupancy: &mut Occupancy, model: &mut Model, links: &mut BTreeMap<u64, Arc<Link>>, event: &Event) {
+    fn step(
+        (occupancy, model): (&mut Occupancy, &mut Model),
+        links: &mut BTreeMap<u64, Arc<Link>>,
+        began: Instant,
+        event: &Event,
+    ) {
         let id = |at: usize| model.0.get(at % model.0.len().max(1)).map_or(0, |known| known.id);
         match *event {
             Event::Admit(address) => admit(occupancy, model, links, address),
@@ -649,11 +657,13 @@ mod tests {
             }
             Event::Stall(at, millis) => {
                 let id = id(at);
-                model.change(id, |known| known.stuck = if millis == 0 { 0 } else { millis + id });
+                let stuck = if millis == 0 { 0 } else { millis + 2 * id };
+                model.change(id, |known| known.stuck = stuck);
                 if let Some(link) = links.get(&id) {
-                    match millis {
+                    match stuck {
                         0 => link.flow().drained(),
-                        _ => link.flow().waits(Duration::from_millis(millis + id)),
+                        // All of them by the clock of the case's beginning, so that their order is theirs.
+                        _ => link.flow().waits(Duration::from_millis(stuck) + began.elapsed()),
                     }
                 }
             }
@@ -761,9 +771,9 @@ mod tests {
         #[test]
         fn a_naive_model_agrees(events in prop::collection::vec(event(), 0..160)) {
             let (mut occupancy, mut model) = (Occupancy::new(CAPS, MEMORY), Model::default());
-            let mut links = BTreeMap::new();
+            let (mut links, began) = (BTreeMap::new(), Instant::now());
             for event in &events {
-                step(&mut occupancy, &mut model, &mut links, event);
+                step((&mut occupancy, &mut model), &mut links, began, event);
                 let states: BTreeMap<_, _> = model.0.iter().map(|known| (known.id, known.state)).collect();
                 let seen: BTreeMap<_, _> = occupancy.entries.iter().map(|(id, entry)| (*id, entry.state)).collect();
                 prop_assert_eq!(&seen, &states, "after {:?}", event);
