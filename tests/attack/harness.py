@@ -374,7 +374,7 @@ def during(row, seen, peak, before, probe, states):
         faults.append(f"{threads} threads, at most {most}")
     if resident > before[2] + row.max_memory:
         faults.append(f"{resident // 1024} MiB, at most {(before[2] + row.max_memory) // 1024}")
-    if not row.is_out_of_order and (probe.bad or worst > 2):
+    if not row.is_out_of_order and (probe.bad or worst > row.max_snapshot):
         faults.append(f"snapshots during: worst {worst:.2f} s, not 200: {probe.bad[:5]}")
     if row.watch and not row.is_out_of_order:
         if lost > 1.0:

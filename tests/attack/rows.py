@@ -13,6 +13,8 @@ from harness import TOKEN, Failed, ask, connect, expect, read_response, request,
 
 ROWS = []
 OPEN = {"open_to_all": True}
+# It is away for 0.6 s and ten dark pictures, twice for each still: the first bright picture for a snapshot that comes with a
+# still is due 2 s later, before it has settled.
 SLOW_CAMERA = "synthetic:sizes=320x240+1280x720,switch_ms=600,warmup=10"
 
 
@@ -21,6 +23,8 @@ class Row:
     name: str
     what: str
     function: Callable
+    # One of the rows of the short form: those whose kind no other test has.
+    short: bool = False
     # Seconds of the attack, short and long.
     seconds: tuple = (2.5, 10)
     server: dict = field(default_factory=dict)
@@ -30,6 +34,8 @@ class Row:
     probe: str = "/snapshot"
     # The server is stopped, restarted or starved on purpose: only what comes after counts.
     is_out_of_order: bool = False
+    # Seconds for a snapshot during the attack.
+    max_snapshot: float = 2
     # Least part of the time for which the camera is live, where the attack switches it.
     min_live: float = 0
     # KiB beyond what there was before: during, and afterwards.
@@ -73,14 +79,14 @@ def unread(attack, count, raw, receive_buffer=4096, repeat=1):
     return f"{len(sockets)} connections"
 
 
-def flood(attack, raw, end=None, read=True):
-    """The same request again and again, each on a new connection."""
+def flood(attack, *raw, end=None, read=True):
+    """The same requests in turn again and again, each on a new connection."""
     count = 0
     statuses = {}
     while attack.goes_on():
         try:
             sock = connect(attack.address, timeout=5)
-            sock.sendall(raw)
+            sock.sendall(raw[count % len(raw)])
             if read:
                 status = read_response(sock)[0].status
                 statuses[status] = statuses.get(status, 0) + 1
@@ -111,7 +117,7 @@ def refused(attack, raw, statuses, and_closed=True):
 
 # What broke before.
 
-@row(server=OPEN, seconds=(3, 10))
+@row(short=True, server=OPEN, seconds=(3, 10))
 def pipelined_404_unread(attack):
     """1,200 connections pipeline GET /nope and read nothing."""
     return unread(attack, 1200, request("/nope"), repeat=100)
@@ -123,13 +129,13 @@ def unread_snapshots(attack):
     return unread(attack, 120, request("/snapshot"), repeat=8)
 
 
-@row(seconds=(4, 10))
+@row(short=True, seconds=(4, 10))
 def unread_page_by_strangers(attack):
     """100 strangers pipeline /page.js on a server with credentials."""
     return unread(attack, 100, request("/page.js"), repeat=40)
 
 
-@row(seconds=(4, 10), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(short=True, seconds=(4, 10), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_snapshot=2.8, max_memory=48 * 1024)
 def unread_stills(attack):
     """120 stills that nobody reads."""
     return unread(attack, 120, request("/still"))
@@ -140,7 +146,7 @@ def pull(server, folder):
     time.sleep(0.5)
 
 
-@row(watch=None, prepare=pull, probe="/page.js", seconds=(3, 8),
+@row(short=True, watch=None, prepare=pull, probe="/page.js", seconds=(3, 8),
      server={"device": lambda folder: f"synthetic:unplug_file={folder}/gone", **OPEN})
 def snapshots_of_an_absent_camera(attack):
     """100 snapshots of a camera that is not there."""
@@ -158,7 +164,7 @@ def viewers_that_leave_an_absent_camera(attack):
     attack.rest()
 
 
-@row(seconds=(0.5, 3))
+@row(short=True, seconds=(0.5, 3))
 def foreign_origin_with_credential(attack):
     """A page of another site whose proxy adds the credential."""
     for site in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
@@ -168,13 +174,13 @@ def foreign_origin_with_credential(attack):
             expect(status == 403, f"{method} {target} by {site}: {status}")
 
 
-@row(seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(short=True, seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_snapshot=2.8, max_memory=48 * 1024)
 def still_loop(attack):
-    """One client that takes stills in a loop, with ?settle=1000, from a camera that is slow to switch."""
-    return flood(attack, request("/still?settle=1000"))
+    """One client that takes stills in a loop, some with ?settle=1000, from a camera that is slow to switch."""
+    return flood(attack, request("/still?settle=1000"), request("/still"))
 
 
-@row(seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_memory=48 * 1024)
+@row(seconds=(6, 20), server={"device": SLOW_CAMERA, **OPEN}, min_live=0.45, max_snapshot=2.8, max_memory=48 * 1024)
 def still_flood(attack):
     """Thirty clients that take stills in a loop."""
     return floods(attack, 30, request("/still"))
@@ -191,7 +197,7 @@ def floods(attack, clients, raw):
     return f"{sum(int(note.split()[0]) for note in notes)} requests, one of them: {notes[0]}"
 
 
-@row(seconds=(0.5, 3), server={"args": ["--allow-origin", "none"], **OPEN})
+@row(short=True, seconds=(0.5, 3), server={"args": ["--allow-origin", "none"], **OPEN})
 def dns_rebinding(attack):
     """A page whose name leads to this machine, and pages that read by CORS."""
     host = request("/state").replace(b"Host: 127.0.0.1", b"Host: evil.example")
@@ -208,7 +214,7 @@ def ask_head(address, raw):
         return read_response(sock, is_head=True)[0]
 
 
-@row(seconds=(0.5, 3), server=OPEN)
+@row(short=True, seconds=(0.5, 3), server=OPEN)
 def framing_the_page(attack):
     """A page that shows ours in a frame, to steal a click."""
     page = ask(attack.address, request("/"))
@@ -238,7 +244,7 @@ def slow_readers_of_clips(attack):
     return f"clips beside: {got.count(200)} of {len(got)}"
 
 
-@row(seconds=(6, 25), server={"device": "synthetic:sizes=320x240+1920x1080,bytes=500000", "args": ["--fps", "5"],
+@row(short=True, seconds=(6, 25), server={"device": "synthetic:sizes=320x240+1920x1080,bytes=500000", "args": ["--fps", "5"],
                               **OPEN}, max_memory=110 * 1024, kept_memory=40 * 1024, min_live=0.45)
 def slow_readers_of_stills(attack):
     """80 clients that read stills of 500 kB at 40 kB/s."""
@@ -274,25 +280,25 @@ def drip(attack, count, raw, size, pause, receive_buffer=4096):
     return f"{count} connections, {read} bytes"
 
 
-@row(seconds=(3, 10), server={"limits": {resource.RLIMIT_NOFILE: 60}, **OPEN})
+@row(short=True, seconds=(3, 10), server={"limits": {resource.RLIMIT_NOFILE: 60}, **OPEN})
 def descriptors_run_out(attack):
     """Silent connects on a server with 60 descriptors."""
     return unread(attack, 300, b"")
 
 
-@row(seconds=(3, 10), server={"as_nobody": True, "limits": {resource.RLIMIT_NPROC: 40}, **OPEN})
+@row(short=True, seconds=(3, 10), server={"as_nobody": True, "limits": {resource.RLIMIT_NPROC: 40}, **OPEN})
 def threads_run_out(attack):
     """Silent connects on a server that may have 40 threads."""
     return unread(attack, 300, b"")
 
 
-@row(seconds=(3, 10), server={"limits": {resource.RLIMIT_AS: 96 << 20}, **OPEN}, is_out_of_order=True)
+@row(short=True, seconds=(3, 10), server={"limits": {resource.RLIMIT_AS: 96 << 20}, **OPEN}, is_out_of_order=True)
 def address_space_runs_out(attack):
     """Silent connects and unread pages on a server with 96 MiB of address space."""
     return unread(attack, 500, [b"", request("/page.js") * 20, request("/snapshot")])
 
 
-@row(seconds=(0.5, 3))
+@row(short=True, seconds=(0.5, 3))
 def secrets_on_the_command_line(attack):
     """Passwords that are misspelt or empty: refused, and not printed."""
     binary = f"/proc/{attack.pid}/exe"
@@ -430,7 +436,7 @@ def trickle(attack, count, start, byte):
     return f"{count} connections"
 
 
-@row(seconds=(3, 20))
+@row(short=True, seconds=(3, 20))
 def silent_connects(attack):
     """800 connects that say nothing."""
     return unread(attack, 800, b"")
@@ -566,7 +572,7 @@ def pipelining_a_thousand(attack):
         sender.join()
 
 
-@row(seconds=(3, 12), server=OPEN)
+@row(short=True, seconds=(3, 12), server=OPEN)
 def resets(attack):
     """A reset behind each request, 5,000 times."""
     targets = ["/snapshot", "/stream", "/", "/nowhere", "/state"]
@@ -593,7 +599,7 @@ def half_closes(attack):
     return f"{got} of 200 got a response"
 
 
-@row(seconds=(4, 12), server={"args": ["--replay", "2"], **OPEN}, max_memory=100 * 1024, kept_memory=70 * 1024)
+@row(short=True, seconds=(4, 12), server={"args": ["--replay", "2"], **OPEN}, max_memory=100 * 1024, kept_memory=70 * 1024)
 def zero_windows(attack):
     """Clients of every URL that never read."""
     targets = ["/", "/page.js", "/page.css", "/favicon.svg", "/state", "/metrics", "/healthz", "/snapshot", "/stream",
@@ -608,7 +614,7 @@ def drippers(attack):
     return drip(attack, 90, request("/stream") if attack.is_long else request("/snapshot"), 10, 0.2)
 
 
-@row(seconds=(4, 5), max_log=200_000)
+@row(short=True, seconds=(4, 5), max_log=200_000)
 def connect_flood(attack):
     """16,000 connects in 4 s."""
     count = 0
@@ -630,7 +636,7 @@ def connects_that_stay(attack):
 
 # The process.
 
-@row(seconds=(2, 6), is_out_of_order=True)
+@row(short=True, seconds=(2, 6), is_out_of_order=True)
 def stopped_and_continued(attack):
     """SIGSTOP and SIGCONT, with clients that arrive in between."""
     while attack.goes_on():
@@ -646,7 +652,7 @@ def stopped_and_continued(attack):
         time.sleep(0.3)
 
 
-@row(seconds=(2, 10), is_out_of_order=True)
+@row(short=True, seconds=(2, 10), is_out_of_order=True)
 def hangup_storm(attack):
     """SIGHUP as fast as it can be sent: the camera is opened again, viewers stay."""
     count = 0
