@@ -395,7 +395,7 @@ impl Occupancy {
     pub fn hold(&mut self, id: u64, block: Block) -> bool {
         while !self.memory.take(&[block]) {
             let evicted = self.evict(|entry| {
-                let (_, since) = entry.holds?;
+                let (_, since) = entry.holds.filter(|_| entry.state == Short)?;
                 let time = entry.stalled_for().or_else(|| Some(since.elapsed()).filter(|time| *time >= LONG))?;
                 Some((!entry.is_known, time))
             });
@@ -752,7 +752,7 @@ mod tests {
         };
         let mut has_room = fits(model);
         while !has_room {
-            let stalled = model.those(|known| known.holds > 0 && known.stuck >= 2000);
+            let stalled = model.those(|known| known.holds > 0 && known.state == Short && known.stuck >= 2000);
             if !model.evict(stalled, |known| (!known.is_known, 0, known.stuck)) {
                 break;
             }
