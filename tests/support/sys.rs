@@ -30,6 +30,16 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// How many threads our user has, in all processes.
+pub fn threads_of_user() -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let ours = fs::metadata("/proc/self").expect("our own process").uid();
+    let processes = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+    let is_ours = |path: &std::path::Path| fs::metadata(path).is_ok_and(|metadata| metadata.uid() == ours);
+    let tasks = processes.map(|entry| entry.path().join("task")).filter(|path| is_ours(path));
+    tasks.filter_map(|path| Some(fs::read_dir(path).ok()?.count())).sum()
+}
+
 /// Sets the soft limit of a running process on its open descriptors.
 pub fn limit_descriptors(pid: u32, soft: u64) {
     set_soft_limit(pid, libc::RLIMIT_NOFILE, Some(soft));
