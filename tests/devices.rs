@@ -60,6 +60,22 @@ impl World {
         }
     }
 
+    /// The same for a camera of one model with this serial number, or with none.
+    fn plug_usb(&self, number: u32, port: &str, serial: &str) {
+        self.plug(number, port);
+        for (fact, value) in [("idVendor", "0c45"), ("idProduct", "6366"), ("serial", serial)] {
+            fs::write(self.path(&format!("sys/devices/shim/usb1/{port}/{fact}")), value).expect("a file");
+        }
+    }
+
+    /// Takes a node away, as a plug that is pulled does.
+    fn unplug(&self, number: u32) {
+        fs::remove_file(self.path(&format!("dev/video{number}"))).expect("it was there");
+        for place in [format!("sys/dev/char/81:{number}"), format!("sys/class/video4linux/video{number}")] {
+            fs::remove_dir_all(self.path(&place)).expect("it was there");
+        }
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_framehub"));
         command.env("LD_PRELOAD", shim()).env("SHIM", self.folder.path());
@@ -93,7 +109,7 @@ fn shim() -> PathBuf {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shim.so");
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if changed(&library) < changed(&source) {
-        let mine = library.with_extension(std::process::id().to_string());
+        let mine = library.with_extension(format!("{}.{:?}", std::process::id(), std::thread::current().id()));
         let mut compiler = Command::new("cc");
         compiler.args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&mine).arg(source);
         assert!(compiler.status().expect("cc is there").success());
@@ -152,6 +168,15 @@ fn an_unlisted_size_of_stills_is_tried() {
     let world = World::new(&[(0, &facts)]);
     let server = world.start(&["--device", "auto", "--still-size", "1640x1232"]);
     assert_eq!(size_of(&server, "/still"), "1640x1232");
+    let rates = world.calls().into_iter().filter(|call| call.contains("S_PARM")).collect::<Vec<_>>();
+    assert!(rates.iter().any(|call| call.ends_with("S_PARM 30000/1000")), "its fastest rate: {rates:?}");
+    // The size asked for is compared with what the camera gives: its largest is live's, and needs no switch.
+    let world = World::new(&[(0, CAMERA)]);
+    let server = world.start(&["--device", "auto", "--size", "1640x1232"]);
+    assert_eq!(size_of(&server, "/snapshot"), "1280x720");
+    let starts = world.count("STREAMON");
+    assert_eq!(size_of(&server, "/still"), "1280x720");
+    assert_eq!(world.count("STREAMON"), starts, "{:?}", world.calls());
     // A listed one that the driver does not grant is the live size: switched to once, and never again.
     let world = World::new(&[(0, "card One\ncan capture\nformat MJPG\nsize 640x480\nsize 1280x720\ngrants 640x480\n")]);
     let server = world.start(&["--device", "auto"]);
@@ -235,6 +260,67 @@ fn moves_on(silent: &str, has_ports: bool) {
     assert_eq!(server.get("/snapshot").status, 200);
 }
 
+/// Two cameras of one model with equal serial numbers, or with none: whoever watches one never gets to see the other, whether
+/// it was there at the start or was plugged in later; the one that was pulled is known again, also at another port.
+#[test]
+fn a_camera_that_was_there_as_another_one_is_never_shown() {
+    std::thread::scope(|scope| {
+        for serial in ["", "SN0001"] {
+            for is_late in [false, true] {
+                scope.spawn(move || twins(serial, is_late));
+            }
+        }
+    });
+}
+
+fn twins(serial: &str, is_late: bool) {
+    let world = World::new(&[(0, CAMERA)]);
+    let plug = |number, port| {
+        world.set(number, CAMERA);
+        world.plug_usb(number, port, serial);
+    };
+    plug(0, "1-1");
+    if !is_late {
+        plug(1, "1-2");
+    }
+    let server = world.start(&["--device", "auto"]);
+    let _viewer = server.connect().stream(request("GET", "/stream"));
+    let come = |times| {
+        let lines = || server.log().iter().filter(|line| line.contains("pictures are coming")).count();
+        wait_until("pictures", PATIENCE, || lines() >= times);
+    };
+    come(1);
+    if is_late {
+        plug(1, "1-2");
+        // It is looked for once a second.
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    world.unplug(0);
+    server.wait_log("to come back", PATIENCE);
+    wait_until("four attempts", PATIENCE, || world.count("video1 open") >= 4);
+    assert_eq!(world.count("video1 STREAMON"), 0, "{serial:?} {is_late}: {:?}", server.log());
+    plug(2, "1-1");
+    come(2);
+    world.unplug(2);
+    plug(3, "1-3");
+    come(3);
+    assert_eq!(world.count("video1 STREAMON"), 0, "{serial:?} {is_late}: {:?}", server.log());
+}
+
+/// Containers give nodes other names: which camera a node is, its device number says.
+#[test]
+fn a_serial_number_is_found_by_device_number() {
+    let world = World::new(&[(0, CAMERA), (1, CAMERA)]);
+    world.plug_usb(0, "1-1", "first");
+    world.plug_usb(1, "1-2", "second");
+    fs::create_dir(world.path("minors")).expect("a folder");
+    fs::write(world.path("minors/video0"), "1").expect("a file");
+    fs::write(world.path("minors/video1"), "0").expect("a file");
+    let server = world.start(&["--device", "serial:second"]);
+    assert_eq!(size_of(&server, "/snapshot"), "640x480");
+    assert!(server.wait_log("camera opened", PATIENCE).contains("device=/dev/video0"), "{:?}", server.log());
+}
+
 /// A bus that is full, or a camera that another program streams: one line says so, until that changes.
 #[test]
 fn a_state_that_lasts_is_logged_once() {
@@ -265,6 +351,8 @@ fn a_still_that_the_bus_cannot_carry_gets_advice_about_stills() {
     assert_eq!(size_of(&server, "/snapshot"), "640x480");
     // The next one is of the next size, which is live's.
     assert_eq!(size_of(&server, "/still"), "640x480");
+    assert!(server.get("/state").text().contains("\"ruled_out\":[\"1280x720\"]"), "{}", server.get("/state").text());
+    assert!(server.log().iter().any(|line| line.contains("stills of 1280x720 fail")), "{:?}", server.log());
 }
 
 /// v4l panics twice where STREAMOFF fails, which would end the process.

@@ -97,6 +97,32 @@ fn every_name_of_the_snapshot() {
     }
 }
 
+/// While a still takes longer than a silent camera may, the server is healthy, and a snapshot is told soon why it gets none.
+#[test]
+fn a_long_still_is_no_fault_of_the_camera() {
+    let server = TestServer::start(&["--still-settle=1000", "--still-deadline=17"]);
+    take(&mut server.connect(), "/snapshot");
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let still = scope.spawn(|| server.connect().exchange(request("GET", "/still")));
+        let mut refusals = 0;
+        while !still.is_finished() {
+            let (asked, refusal) = (Instant::now(), server.get("/snapshot?settle=0"));
+            let health = server.get("/healthz");
+            assert_eq!(health.status, 200, "after {:?}: {}", start.elapsed(), health.text());
+            if refusal.status == 503 {
+                refusals += 1;
+                assert_eq!(refusal.expect_header("Retry-After"), "1");
+                assert!(refusal.text().contains("a full-resolution still is being taken"), "{}", refusal.text());
+                assert!((2.7..SNAPSHOT_LIMIT.as_secs_f64()).contains(&asked.elapsed().as_secs_f64()));
+            }
+        }
+        assert!(refusals >= 5 && start.elapsed() > Duration::from_secs(16), "{refusals} in {:?}", start.elapsed());
+        let still = still.join().expect("a response");
+        assert_eq!((still.status, still.expect_header("X-Settled")), (200, "0"));
+    });
+}
+
 /// At one frame a second a new picture takes up to a second, and the newest is there at once. (`settle=0`, since a
 /// camera that was just opened is given time to find the right brightness.)
 #[test]

@@ -361,7 +361,7 @@ fn metrics_are_those_of_the_documentation() {
 fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| leaves(value, &format!("{path}.{key}"), found)),
-        Value::Array(elements) => leaves(&elements[0], path, found),
+        Value::Array(elements) if !elements.is_empty() => leaves(&elements[0], path, found),
         _ => _ = found.insert(path.trim_start_matches('.').to_owned()),
     }
 }

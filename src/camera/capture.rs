@@ -18,10 +18,9 @@ use crate::system::os;
 const TICK: Duration = Duration::from_millis(250);
 /// Time between attempts to open the camera while nobody does.
 const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
-/// A camera that sends more than so many times the rate asked for ignores it.
-const RATE_TOLERANCE: f64 = 1.2;
-/// After so many pictures of a stream that can be judged.
-const RATE_PICTURES: u32 = 20;
+/// A camera that sends more than so many times the rate asked for ignores it: by what it grants before its first picture, and as
+/// measured after so many.
+const RATE_TOLERANCE: [(u32, f64); 3] = [(1, 1.02), (20, 1.2), (60, 1.05)];
 
 /// How the capture thread works.
 #[derive(Debug, Clone, Copy)]
@@ -165,23 +164,26 @@ impl Capture {
         let mode = live.mode;
         let is_first = pictures == 1;
         if is_first {
-            self.patience.note_first(silent);
-            locked.call_first_picture_hook();
+            self.patience.note_first(silent)
         } else {
-            self.patience.note_gap(silent);
+            self.patience.note_gap(silent)
+        }
+        if let Some(calls) = live.hook_calls {
+            let calls = locked.call_first_picture_hook(calls);
+            locked.live().into_iter().for_each(|(_, live)| live.hook_calls = calls);
         }
         locked.note_live_picture(made.frame.captured_at().mono, is_first, mode);
-        if pictures == RATE_PICTURES {
-            self.hold_to_rate();
+        if let Some((_, tolerance)) = RATE_TOLERANCE.iter().find(|(after, _)| *after == pictures) {
+            self.hold_to_rate(mode.fps.filter(|_| is_first), *tolerance);
         }
         Ok(Some(made))
     }
 
-    /// Thins viewers to the rate that was asked for, where the camera ignores it.
-    fn hold_to_rate(&mut self) {
+    /// Thins viewers to the rate that was asked for, where the camera has `granted` another, or sends faster all the same.
+    fn hold_to_rate(&mut self, granted: Option<f64>, tolerance: f64) {
         let Some(asked) = self.session.live_mode.fps else { return };
-        let rate = self.session.rhythm().rate(os::monotonic());
-        if rate > asked * RATE_TOLERANCE && self.publisher.limit_to(asked) {
+        let rate = granted.unwrap_or_else(|| self.session.rhythm().rate(os::monotonic()));
+        if rate > asked * tolerance && self.publisher.limit_to(asked) {
             info!("the camera ignores --fps {asked} and sends {rate:.1} frames per second; viewers get {asked}");
         }
     }

@@ -177,19 +177,38 @@ impl Control {
     }
 }
 
-/// Controls with a standard number that have two names: that of Linux 6 and that of earlier kernels.
-const TWO_NAMES: [(u32, [&str; 2]); 6] = [
-    (0x0098_090C, ["white_balance_automatic", "white_balance_temperature_auto"]),
-    (0x0098_0919, ["hue_automatic", "hue_auto"]),
-    (EXPOSURE_AUTO, ["auto_exposure", "exposure_auto"]),
-    (0x009A_0902, ["exposure_time_absolute", "exposure_absolute"]),
-    (0x009A_0903, ["exposure_dynamic_framerate", "exposure_auto_priority"]),
-    (0x009A_090C, ["focus_automatic_continuous", "focus_auto"]),
+/// Standard numbers and names of webcams' controls, the name of Linux 6 first, then that of earlier kernels. A driver may
+/// have another name for one of them.
+const STANDARD: [(u32, &[&str]); 24] = [
+    (0x0098_0900, &["brightness"]),
+    (0x0098_0901, &["contrast"]),
+    (0x0098_0902, &["saturation"]),
+    (0x0098_0903, &["hue"]),
+    (0x0098_090C, &["white_balance_automatic", "white_balance_temperature_auto"]),
+    (0x0098_0910, &["gamma"]),
+    (0x0098_0912, &["gain_automatic"]),
+    (0x0098_0913, &["gain"]),
+    (0x0098_0914, &["horizontal_flip"]),
+    (0x0098_0915, &["vertical_flip"]),
+    (0x0098_0918, &["power_line_frequency"]),
+    (0x0098_0919, &["hue_automatic", "hue_auto"]),
+    (0x0098_091A, &["white_balance_temperature"]),
+    (0x0098_091B, &["sharpness"]),
+    (0x0098_091C, &["backlight_compensation"]),
+    (0x0098_091F, &["color_effects"]),
+    (0x0098_0922, &["rotate"]),
+    (EXPOSURE_AUTO, &["auto_exposure", "exposure_auto"]),
+    (0x009A_0902, &["exposure_time_absolute", "exposure_absolute"]),
+    (0x009A_0903, &["exposure_dynamic_framerate", "exposure_auto_priority"]),
+    (0x009A_0908, &["pan_absolute"]),
+    (0x009A_0909, &["tilt_absolute"]),
+    (0x009A_090A, &["focus_absolute"]),
+    (0x009A_090C, &["focus_automatic_continuous", "focus_auto"]),
 ];
 
-/// V4L2's number of the control with this name, where it has two names.
+/// V4L2's number of the control with this name.
 fn id_of(name: &str) -> Option<u32> {
-    TWO_NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(id, _)| *id)
+    STANDARD.iter().find(|(_, names)| names.contains(&name)).map(|(id, _)| *id)
 }
 
 /// Also of a number that JavaScript or Python wrote with a point: `10.0`.
@@ -213,9 +232,14 @@ impl ControlValue {
         Self { name: name.into(), value: value.into() }
     }
 
+    /// V4L2's number of the control that it is for, if its name is a standard one.
+    pub(super) fn id(&self) -> Option<u32> {
+        id_of(&self.name)
+    }
+
     /// Whether both are for the same control. Old and new kernels have different names for some.
     pub(super) fn is_for_same(&self, other: &Self) -> bool {
-        self.name == other.name || id_of(&self.name).is_some_and(|id| id_of(&other.name) == Some(id))
+        self.name == other.name || self.id().is_some_and(|id| other.id() == Some(id))
     }
 
     /// The control that it is for.
@@ -223,7 +247,7 @@ impl ControlValue {
     /// # Errors
     /// When there is none, with the names of those that there are.
     pub(super) fn among<'a>(&self, controls: &'a [Control]) -> Result<&'a Control, String> {
-        let id = id_of(&self.name);
+        let id = self.id();
         controls.iter().find(|control| control.name() == self.name || id == Some(control.id)).ok_or_else(|| {
             let names: Vec<_> = controls.iter().map(Control::name).collect();
             let has = if names.is_empty() { "none".into() } else { names.join(", ") };
@@ -329,16 +353,17 @@ mod tests {
 
     #[test]
     fn old_and_new_names_are_one_control_by_its_number() {
-        for (id, names) in TWO_NAMES {
-            let [new, old] = names.map(|name| ControlValue::new(name, "1"));
-            assert!(new.is_for_same(&old) && old.is_for_same(&new));
-            for label in [names[0], names[1], "Some Driver's Own Name"] {
+        for (id, names) in STANDARD {
+            let values = || names.iter().map(|name| ControlValue::new(*name, "1"));
+            assert!(values().all(|value| values().all(|other| value.is_for_same(&other))));
+            for label in names.iter().chain(&["Some Driver's Own Name"]) {
                 let control = Control { id, ..control(label, ControlType::Integer, 0, 9) };
-                for value in [&new, &old] {
+                for value in values() {
                     assert_eq!(value.among(std::slice::from_ref(&control)), Ok(&control));
                 }
             }
-            assert!(new.among(&[control("gain", ControlType::Integer, 0, 9)]).is_err());
+            let other = [control("LED1 Mode", ControlType::Integer, 0, 9)];
+            assert!(values().all(|value| value.among(&other).is_err()));
         }
         let [gain, hue] = ["gain", "hue"].map(|name| ControlValue::new(name, "1"));
         assert!(!gain.is_for_same(&hue) && gain.is_for_same(&gain));

@@ -18,7 +18,11 @@ use crate::system::sync::{Mutex, rank};
 
 /// Answered within 3 s, as a snapshot is, whatever the camera does.
 const DEADLINE: Duration = Duration::from_millis(2800);
-/// Pictures wait while remembered values are set, so no value is begun after this time.
+/// Pictures wait while remembered values are set: after this time the next picture comes first.
+const RESTORE_SLICE: Duration = Duration::from_millis(300);
+/// After so many pictures at the latest.
+const RESTORE_PICTURES: u32 = 10;
+/// A camera that takes so long hangs: nothing more is set.
 const RESTORE_TIME: Duration = Duration::from_millis(1500);
 /// More than any camera has; a driver that counts in circles ends here.
 const MOST_CONTROLS: usize = 500;
@@ -54,6 +58,17 @@ struct RememberedValue {
     wanted: ControlValue,
     /// It has been logged that the camera does not take it.
     is_known_bad: bool,
+    /// What is left to do since the camera's stream started.
+    todo: Todo,
+}
+
+#[derive(Default)]
+enum Todo {
+    #[default]
+    Nothing,
+    /// Find the control.
+    Find,
+    Set(Box<Control>, i64),
 }
 
 impl Remembered {
@@ -67,7 +82,7 @@ impl Remembered {
     /// What a session is to call after a camera's first picture.
     pub fn hook(self: &Arc<Self>) -> FirstPictureHook {
         let remembered = self.clone();
-        Box::new(move |device| remembered.restore(device))
+        Box::new(move |device, calls| remembered.restore(device, calls))
     }
 
     fn is_empty(&self) -> bool {
@@ -77,7 +92,7 @@ impl Remembered {
     fn remember(&self, wanted: ControlValue) {
         let mut values = self.values.lock();
         values.retain(|old| !old.wanted.is_for_same(&wanted));
-        values.push(RememberedValue { wanted, is_known_bad: false });
+        values.push(RememberedValue { wanted, is_known_bad: false, todo: Todo::Nothing });
     }
 
     fn reset(&self) {
@@ -85,49 +100,97 @@ impl Remembered {
         self.given.iter().for_each(|wanted| self.remember(wanted.clone()));
     }
 
-    /// Sets an open camera to what is remembered. What it does not take is logged once.
-    fn restore(&self, device: &mut dyn Device) {
+    /// Sets an open camera to what is remembered, as far as there is time, or what was left of that after so many `calls`.
+    /// Returns whether nothing is left. What the camera does not take is logged once.
+    fn restore(&self, device: &mut dyn Device, calls: u32) -> bool {
         let mut values = self.values.lock();
-        if values.is_empty() {
-            return;
+        if calls == 0 {
+            values.iter_mut().for_each(|value| value.todo = Todo::Find);
         }
-        let deadline = Instant::now() + RESTORE_TIME;
-        let in_time = || match Instant::now() < deadline {
-            true => Ok(()),
-            false => Err(CameraError::new(ErrorKind::Failed, "the camera takes too long to set its controls")),
-        };
-        let listed = list(|after| {
-            in_time()?;
-            device.controls().map_or(Ok(None), |controls| controls.next(after))
-        });
-        let controls = match listed {
-            Ok(controls) => controls,
+        let began = Instant::now();
+        let is_done = match restore_until(&mut values, device, began + RESTORE_SLICE) {
+            Ok(is_done) => is_done,
             // Taking its pictures will fail too, and tell more.
-            Err(error) => return warn!("controls not set reason=\"{error}\""),
-        };
-        let found = |value: &RememberedValue| {
-            let control = value.wanted.among(&controls)?;
-            Ok((control.clone(), control.parse(&value.wanted.value)?))
-        };
-        let wanted = values.iter().filter_map(|value| found(value).ok()).collect();
-        let failed = set_all(wanted, |control, value| {
-            in_time()?;
-            device.controls().map_or(Ok(()), |controls| controls.set(control, value))
-        });
-        for value in values.iter_mut() {
-            let complaint = match found(value) {
-                Err(why) => Some(why),
-                Ok((control, _)) => {
-                    failed.iter().find(|(failed, _)| failed.id == control.id).map(|(_, error)| error.message.clone())
-                }
-            };
-            let is_known_bad = std::mem::replace(&mut value.is_known_bad, complaint.is_some());
-            let wanted = &value.wanted;
-            if let (Some(why), false) = (complaint, is_known_bad) {
-                warn!("control not set name={} value=\"{}\" reason=\"{why}\"", wanted.name, wanted.value);
+            Err(error) => {
+                warn!("controls not set reason=\"{error}\"");
+                return true;
             }
+        };
+        if !is_done && calls < RESTORE_PICTURES && began.elapsed() < RESTORE_TIME {
+            return false;
+        }
+        for value in values.iter_mut().filter(|value| !matches!(value.todo, Todo::Nothing)) {
+            value.end(Some("the camera takes too long to set its controls".into()));
+        }
+        true
+    }
+}
+
+impl RememberedValue {
+    /// Notes what became of it at this start.
+    fn end(&mut self, complaint: Option<String>) {
+        self.todo = Todo::Nothing;
+        let is_known_bad = std::mem::replace(&mut self.is_known_bad, complaint.is_some());
+        if let (Some(why), false) = (complaint, is_known_bad) {
+            warn!("control not set name={} value=\"{}\" reason=\"{why}\"", self.wanted.name, self.wanted.value);
         }
     }
+
+    /// Its control, and the value as a number. Only what has no standard number is looked for among all controls, since
+    /// describing one takes a webcam several transfers.
+    fn find(&self, device: &mut dyn Device) -> Result<(Control, i64), CameraError> {
+        let mut next = |after| device.controls().map_or(Ok(None), |controls| controls.next(after));
+        let standard = self.wanted.id().and_then(|id| next(id - 1).ok()?.filter(|control| control.id == id));
+        let found = match standard {
+            Some(control) => vec![control],
+            None => list(next)?,
+        };
+        let found =
+            self.wanted.among(&found).and_then(|control| Ok((control.clone(), control.parse(&self.wanted.value)?)));
+        found.map_err(|why| CameraError::new(ErrorKind::Refused, why))
+    }
+}
+
+/// Finds controls and sets them until then, at least one. Returns whether all was done.
+///
+/// # Errors
+/// [`ErrorKind::Absent`] if the camera is gone.
+fn restore_until(
+    values: &mut [RememberedValue],
+    device: &mut dyn Device,
+    deadline: Instant,
+) -> Result<bool, CameraError> {
+    let is_late = || Instant::now() >= deadline;
+    for value in values.iter_mut().filter(|value| matches!(value.todo, Todo::Find)) {
+        match value.find(device) {
+            Ok((control, wanted)) => value.todo = Todo::Set(Box::new(control), wanted),
+            Err(error) if error.kind == ErrorKind::Absent => return Err(error),
+            Err(error) => value.end(Some(error.message)),
+        }
+        if is_late() {
+            return Ok(false);
+        }
+    }
+    let wanted = values.iter().filter_map(|value| match &value.todo {
+        Todo::Set(control, value) => Some(((**control).clone(), *value)),
+        _ => None,
+    });
+    let mut left = Vec::new();
+    let failed = set_all(wanted.collect(), |control, value| {
+        if is_late() {
+            left.push(control.id);
+            return Ok(());
+        }
+        device.controls().map_or(Ok(()), |controls| controls.set(control, value))
+    });
+    for value in values {
+        let Todo::Set(control, _) = &value.todo else { continue };
+        if !left.contains(&control.id) {
+            let error = failed.iter().find(|(failed, _)| failed.id == control.id);
+            value.end(error.map(|(_, error)| error.message.clone()));
+        }
+    }
+    Ok(left.is_empty())
 }
 
 impl Panel {
@@ -401,13 +464,13 @@ mod tests {
     #[test]
     fn what_the_driver_believes_is_written_all_the_same_automatic_modes_first() {
         let mut camera = forgetful(Duration::ZERO);
-        remembered().restore(&mut camera);
+        assert!(remembered().restore(&mut camera, 0));
         let all = [(0x009A_0901, 1), (0x009A_090C, 0), (0x009A_0902, 5), (0x009A_090A, 5)];
         assert_eq!(camera.written, all);
         // One that refuses costs itself only.
         let mut camera = Forgetful { refuses: vec![0x009A_0901], ..forgetful(Duration::ZERO) };
         let remembered = remembered();
-        remembered.restore(&mut camera);
+        assert!(remembered.restore(&mut camera, 0));
         assert_eq!(camera.written[..4], all);
         let bad: Vec<_> = remembered.values.lock().iter().map(|value| value.is_known_bad).collect();
         assert_eq!(bad, [false, false, true, false]);
@@ -415,11 +478,22 @@ mod tests {
 
     #[test]
     fn restoring_has_a_deadline() {
-        let mut camera = forgetful(Duration::from_millis(800));
-        let remembered = remembered();
-        remembered.restore(&mut camera);
-        assert_eq!(camera.written.len(), 2);
-        assert_eq!(remembered.values.lock().iter().filter(|value| value.is_known_bad).count(), 2);
+        let bad = |remembered: &Remembered| remembered.values.lock().iter().filter(|value| value.is_known_bad).count();
+        // A slow camera goes on after the next pictures, and begins again at its next start.
+        let (mut camera, slow) = (forgetful(Duration::from_millis(200)), remembered());
+        for _ in 0..2 {
+            camera.written.clear();
+            assert!(!slow.restore(&mut camera, 0) && camera.written.len() <= 2, "pictures wait for 0.3 s");
+            let calls = (1..10).find(|calls| slow.restore(&mut camera, *calls));
+            assert!(calls.is_some() && camera.written.len() == 4 && bad(&slow) == 0, "{:?}", camera.written);
+        }
+        // For one that never comes to an end, and for one that hangs, it ends.
+        let (mut camera, slow) = (forgetful(Duration::from_millis(400)), remembered());
+        assert!(slow.restore(&mut camera, 0) || slow.restore(&mut camera, RESTORE_PICTURES));
+        assert_eq!((camera.written.len(), bad(&slow)), (2, 2));
+        let (mut camera, hung) = (forgetful(RESTORE_TIME), remembered());
+        assert!(hung.restore(&mut camera, 0));
+        assert_eq!((camera.written.len(), bad(&hung)), (1, 3));
     }
 
     #[test]
@@ -454,7 +528,7 @@ mod tests {
         panel.remember(ControlValue::new("brightness", "-20"));
         for _ in 0..2 {
             let mut device = Synthetic::default().open().unwrap();
-            panel.restore(device.as_mut());
+            assert!(panel.restore(device.as_mut(), 0));
             let values = values(device.as_mut());
             for (name, value) in [("brightness", -20), ("gain_automatic", 0), ("gain", 80), ("color_effects", 0)] {
                 assert!(values.contains(&(name.into(), Some(value))), "{name} in {values:?}");

@@ -602,6 +602,33 @@ fn a_still_settles_by_measurement_or_says_that_it_did_not() {
     assert!(!stage.still().unwrap().is_settled, "answered at the deadline all the same");
 }
 
+/// The deadline is looked at while buffers are ready all the time, too.
+#[test]
+fn a_still_ends_at_its_deadline_though_no_buffer_is_ever_whole() {
+    let broken = |turn: Turn| if turn.size == STILL { Shot::Flagged(vec![0xff]) } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot: broken, ..GOOD });
+    stage.live();
+    let began = Instant::now();
+    assert!(stage.still().is_err_and(|error| error.message.contains("no whole picture")));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?} for a deadline of 1 s", began.elapsed());
+}
+
+/// The first picture may be damaged. Where the second one comes later than pictures have time to settle, it is waited for.
+#[test]
+fn a_cold_snapshot_of_a_slow_camera_is_not_its_first_picture() {
+    let slow = |turn: Turn| match turn.index {
+        0 => Shot::Picture(jpeg(turn.size, 30)),
+        // Each silence takes up to 250 ms.
+        1..=6 => Shot::Silence,
+        _ => Shot::Picture(jpeg(turn.size, 120)),
+    };
+    let stage = Stage::new(Script { shot: slow, ..GOOD });
+    let (asked, settle) = (os::monotonic(), Duration::from_millis(300));
+    let snapshot = |deadline| settled_frame(&stage.session, asked, Rule::Auto, settle, Instant::now() + deadline);
+    assert_eq!(snapshot(Duration::from_millis(400)).unwrap().0.jpeg(), jpeg(LIVE, 30), "where no other comes");
+    assert_eq!(snapshot(Duration::from_secs(8)).unwrap().0.jpeg(), jpeg(LIVE, 120));
+}
+
 #[test]
 fn a_cold_snapshot_waits_for_light_and_the_live_stream_does_not() {
     let warming = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.index < 12 { 4 } else { 120 }));
@@ -745,6 +772,17 @@ fn viewers_are_held_to_a_rate_that_the_camera_ignores() {
     (0..20).for_each(|_| _ = stage.live());
     let rate = 20.0 / (stage.hub.newest().unwrap().captured_at().mono - first.captured_at().mono).as_secs_f64();
     assert!(rate < 24.0, "{rate} frames per second");
+}
+
+/// What the driver grants is known before the first picture: so is that viewers have to be held to the rate.
+#[test]
+fn viewers_are_held_to_their_rate_from_the_start_where_the_camera_grants_a_higher_one() {
+    let start = |_, mode: Mode| Ok(Mode { fps: mode.fps.map(|fps| fps * 1.1), ..mode });
+    let stage = Stage::new(Script { start, live_fps: 20.0, ..GOOD });
+    stage.live();
+    let (first, second) = (stage.live(), stage.live());
+    let gap = second.captured_at().mono - first.captured_at().mono;
+    assert!(gap > Duration::from_millis(35), "{gap:?} at 20 frames per second");
 }
 
 /// The capture thread waits for pictures without the camera. What it hears about a stream that is over is of no interest.

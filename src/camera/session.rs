@@ -29,8 +29,9 @@ const ITERATION_LIMIT: Duration = Duration::from_secs(30);
 /// A camera that claims to be live and has sent no picture for this time hangs in its driver.
 const HUNG: Duration = Duration::from_secs(15);
 
-/// Called with the open device after the first whole picture of each start.
-pub type FirstPictureHook = Box<dyn Fn(&mut dyn Device) + Send + Sync>;
+/// Called with the open device after the first whole picture of each start, and with 0. Where it returns `false`, it has more to
+/// do and is called again after the next picture, with the number of calls before.
+pub type FirstPictureHook = Box<dyn Fn(&mut dyn Device, u32) -> bool + Send + Sync>;
 
 /// A camera of which at most one stream runs at a time.
 pub struct Session {
@@ -74,6 +75,8 @@ pub struct Live {
     pub intake: Intake,
     /// When it started, or its last whole picture came.
     pub alive_at: Instant,
+    /// How often the hook for first pictures was called; `None` where it has nothing left to do.
+    pub hook_calls: Option<u32>,
 }
 
 /// What the camera is doing, and which camera it is.
@@ -427,7 +430,7 @@ impl<'a> Locked<'a> {
         }
         status.live_since = Some(Instant::now());
         drop(status);
-        self.state.live = Some(Live { mode, intake, alive_at: Instant::now() });
+        self.state.live = Some(Live { mode, intake, alive_at: Instant::now(), hook_calls: Some(0) });
         Ok(())
     }
 
@@ -473,11 +476,11 @@ impl<'a> Locked<'a> {
         Some((device.as_mut(), live))
     }
 
-    /// Calls what was registered for the first picture of a start.
-    pub fn call_first_picture_hook(&mut self) {
-        if let (Some(hook), Some(device)) = (&self.session.after_first_picture, &mut self.state.device) {
-            hook(device.as_mut());
-        }
+    /// Calls what was registered for the first picture of a start, after so many calls. Returns how many there were then, or
+    /// `None` if no other is needed.
+    pub fn call_first_picture_hook(&mut self, calls: u32) -> Option<u32> {
+        let (hook, device) = (self.session.after_first_picture.as_ref()?, self.state.device.as_mut()?);
+        (!hook(device.as_mut(), calls)).then_some(calls + 1)
     }
 
     /// Notes a whole live picture, exposed at `mono` (CLOCK_MONOTONIC), the first of its stream or a later one, in the mode

@@ -49,8 +49,9 @@ impl StillSettings {
     /// The mode to ask for of a camera with these offers.
     pub fn mode(&self, offers: &[Offer], is_bad: impl Fn(&Size) -> bool) -> Mode {
         let size = still_size(offers, self.size, is_bad);
-        let rates = offers.iter().find(|offer| offer.size == size).map(|offer| offer.fps.as_slice());
-        Mode { size, fps: self.fps.or_else(|| still_rate(rates.unwrap_or_default())) }
+        // Of a size that is not listed the rates of the others are known: a driver grants the nearest that it has.
+        let listed = offers.iter().find(|offer| offer.size == size).or(offers.last());
+        Mode { size, fps: self.fps.or_else(|| still_rate(listed.map_or(&[], |offer| &offer.fps))) }
     }
 }
 
@@ -175,6 +176,11 @@ impl Stills {
         taken
     }
 
+    /// Sizes that failed or never settled with this camera, and are not tried again.
+    pub fn ruled_out(&self) -> Vec<Size> {
+        self.state.lock().sizes.bad.clone()
+    }
+
     /// When the camera may be switched, if not now, for a request that came then, with so many failures before it.
     fn not_before(&self, came_at: Instant, failures: u64) -> Result<Option<Instant>, CameraError> {
         if self.session.is_stopping() {
@@ -255,7 +261,7 @@ impl Stills {
         let deadline = Instant::now() + self.settings.deadline;
         let readiness = locked.open()?.readiness();
         let mut intake = Intake::new(mode.size, locked.leftover(), rule, known, self.session.status().traits);
-        let (mut switch, mut is_started) = (None, false);
+        let (mut switch, mut hook_calls) = (None, Some(0));
         let mut newest: Option<Still> = None;
         while !self.session.is_stopping() {
             // A slow camera's second picture is waited for, since its first one will not do.
@@ -279,9 +285,8 @@ impl Stills {
                 let frame = self.session.pool.frame(info, picture.len(), |out| picture.append_to(out));
                 newest = Some(Still { frame, is_settled: is_right && rule == Rule::Auto, rule, switch });
             })?;
-            if intake.pictures() == 1 && !is_started {
-                is_started = true;
-                locked.call_first_picture_hook();
+            if let Some(calls) = hook_calls.filter(|calls| *calls < intake.pictures()) {
+                hook_calls = locked.call_first_picture_hook(calls);
             }
             if is_right {
                 break;
@@ -321,8 +326,10 @@ impl Stills {
         let frame = self.session.hub.newest_captured();
         let frame = frame.filter(|frame| frame.is_settled() && is_recent(frame.captured_at().mono));
         let measured = frame.and_then(|frame| Some((frame.captured_at().mono, jpeg::mean_luma(frame.jpeg())?)));
-        if let Some((_, luma)) = measured.filter(|_| self.session.live_for().is_some_and(|time| time >= SETTLED_AFTER))
-        {
+        let is_young = self.session.live_for().is_none_or(|time| time < SETTLED_AFTER);
+        let learned = self.session.status().learned.luma;
+        let measured = measured.map(|(at, luma)| (at, Known::live(luma, is_young, learned)));
+        if let Some((_, luma)) = measured.filter(|_| !is_young) {
             self.session.learn(|learned| learned.luma = Some(luma));
         }
         let mut state = self.state.lock();
@@ -372,15 +379,17 @@ pub fn settled_frame(
     go_on: impl Fn() -> bool,
 ) -> Result<(Arc<Frame>, bool), CameraError> {
     let failures = session.failures();
-    let mut newest: Option<Arc<Frame>> = None;
+    let (mut newest, mut is_judged): (Option<Arc<Frame>>, bool) = (None, false);
     loop {
         let after = newest.as_ref().map_or(not_before, |frame| frame.captured_at().mono);
         // An attempt to get the camera that failed after this request came fails it.
         let wait = session.hub.exposed_after(after, deadline, || session.failures() == failures && go_on());
         let frame = match (wait, newest.take()) {
-            (Wait::Frame(frame), earlier) => {
-                if earlier.is_none() {
-                    deadline = deadline.min(Instant::now() + settle_time);
+            (Wait::Frame(frame), _) => {
+                // The first picture of a stream may be damaged: it is only taken alone where no other comes by the deadline.
+                let is_alone = frame.position() == 0 && rule == Rule::Auto;
+                if !is_alone && !is_judged {
+                    (is_judged, deadline) = (true, deadline.min(Instant::now() + settle_time));
                 }
                 frame
             }

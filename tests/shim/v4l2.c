@@ -312,7 +312,15 @@ static const char *call_name(unsigned long request) {
   }
 }
 
+// Whether its file is there: a test that removes it pulls the plug.
+static int is_plugged(struct device *device) {
+  char path[PATH_MAX];
+  snprintf(path, sizeof path, "%s/dev/%s", root(), device->name);
+  return syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
 static int answer(struct device *device, unsigned long request, void *argument) {
+  if (!is_plugged(device)) return refuse(ENODEV);
   if (fails(device, call_name(request))) return -1;
   switch (request) {
   case VIDIOC_QUERYCAP: {
@@ -340,6 +348,7 @@ static int answer(struct device *device, unsigned long request, void *argument) 
   case VIDIOC_S_PARM:
   case VIDIOC_G_PARM: {
     struct v4l2_fract *interval = &((struct v4l2_streamparm *)argument)->parm.capture.timeperframe;
+    if (request == VIDIOC_S_PARM) say(device, "S_PARM %u/%u", interval->denominator, interval->numerator);
     *interval = (struct v4l2_fract){1000, (uint32_t)(1000 / device->period)};
     return 0;
   }
@@ -454,6 +463,12 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
     result->stx_mode = S_IFCHR | 0660;
     result->stx_rdev_major = 81;
     result->stx_rdev_minor = (uint32_t)atoi(path + 10);
+    // A container may have given the node another name: `minors/video0` has its number then.
+    char other[PATH_MAX], number[16] = {0};
+    snprintf(other, sizeof other, "%s/minors/%s", root(), path + 5);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, other, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, number, sizeof number - 1) > 0) result->stx_rdev_minor = (uint32_t)atoi(number);
+    if (fd >= 0) syscall(SYS_close, fd);
   }
   return status;
 }

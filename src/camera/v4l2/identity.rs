@@ -118,8 +118,15 @@ pub struct Chosen {
 impl Chosen {
     /// Chooses a camera while cameras of its model and serial number are at `ports`.
     pub fn new(identity: Identity, port: Option<PathBuf>, ports: Vec<PathBuf>) -> Self {
-        let others = ports.into_iter().filter(|other| Some(other) != port.as_ref()).collect();
-        Self { identity, port, others }
+        let mut chosen = Self { identity, port, others: Vec::new() };
+        chosen.note_others(ports);
+        chosen
+    }
+
+    /// Notes the ports at which cameras of its model and serial number are now.
+    pub fn note_others(&mut self, ports: Vec<PathBuf>) {
+        let new = ports.into_iter().filter(|port| Some(port) != self.port.as_ref() && !self.others.contains(port));
+        self.others.extend(new.collect::<Vec<_>>());
     }
 
     /// Whether a camera that was found now is the chosen one: by serial number where both have one, else by model. Where
@@ -167,6 +174,10 @@ mod tests {
             assert!(chosen.is(&lookalike, Some(&ports[0])));
             assert!(!chosen.is(&lookalike, Some(&ports[1])), "it was there as the other one");
             assert!(chosen.is(&lookalike, Some(Path::new("/sys/1-3"))), "plugged in elsewhere");
+            let mut chosen = chosen;
+            chosen.note_others([&ports[..], &["/sys/1-3".into()]].concat());
+            assert!(!chosen.is(&lookalike, Some(Path::new("/sys/1-3"))), "it came before the chosen one left");
+            assert!(chosen.is(&lookalike, Some(&ports[0])));
         }
     }
 

@@ -48,15 +48,15 @@ const GOING_TIMEOUT: Duration = Duration::from_secs(2);
 const JPEG_FORMATS: [&[u8; 4]; 2] = [b"MJPG", b"JPEG"];
 /// A camera that streamed is not opened again before this time after its close: some leave the bus otherwise (zoo.md).
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
+/// How often a running camera looks which others of its kind are plugged in.
+const OTHERS_PERIOD: Duration = Duration::from_secs(1);
 /// More buffers than any driver grants (VIDEO_MAX_FRAME).
 const MAX_BUFFERS: usize = 32;
 
 /// A webcam that can be opened.
 pub struct V4l2Source {
     choice: Choice,
-    search: Mutex<Search, { rank::KNOWN }>,
-    /// When a camera that streamed was closed last.
-    closed_at: Arc<Mutex<Option<Instant>, { rank::BRIEF }>>,
+    search: Arc<Mutex<Search, { rank::KNOWN }>>,
 }
 
 #[derive(Default)]
@@ -69,12 +69,14 @@ struct Search {
     silent: Vec<PathBuf>,
     /// A camera without Motion-JPEG, which is chosen once it has delivered a picture.
     raw: Option<Chosen>,
+    /// When a camera that streamed was closed last.
+    closed_at: Option<Instant>,
 }
 
 impl V4l2Source {
     /// A webcam by choice; looked for at each open.
     pub fn new(choice: Choice) -> Self {
-        Self { choice, search: Mutex::default(), closed_at: Arc::default() }
+        Self { choice, search: Arc::default() }
     }
 
     /// The first node that meets the choice, or the camera that did before, wherever it is now.
@@ -138,7 +140,7 @@ impl Search {
 
 impl Source for V4l2Source {
     fn open(&self) -> Result<Box<dyn Device>, CameraError> {
-        let closed_at = *self.closed_at.lock();
+        let closed_at = self.search.lock().closed_at;
         if let Some(left) = closed_at.and_then(|at| REOPEN_AFTER.checked_sub(at.elapsed())) {
             thread::sleep(left);
         }
@@ -146,7 +148,7 @@ impl Source for V4l2Source {
             Choice::Path(path) => V4l2Device::open(path)?,
             _ => self.search()?,
         };
-        device.closed_at = self.closed_at.clone();
+        device.search = self.search.clone();
         Ok(Box::new(device))
     }
 
@@ -195,7 +197,10 @@ struct V4l2Device {
     is_stuck: bool,
     has_streamed: bool,
     is_loopback: bool,
-    closed_at: Arc<Mutex<Option<Instant>, { rank::BRIEF }>>,
+    /// Whose camera this is.
+    search: Arc<Mutex<Search, { rank::KNOWN }>>,
+    /// When it was looked which others are plugged in.
+    looked_at: Instant,
     controls: V4l2Controls,
     device: v4l::Device,
 }
@@ -236,9 +241,10 @@ impl V4l2Device {
             is_stuck: false,
             has_streamed: false,
             is_loopback: capabilities.is_loopback(),
-            closed_at: Arc::default(),
             jpeg,
             raw_formats,
+            search: Arc::default(),
+            looked_at: Instant::now(),
             stream: None,
             gate: Gate::default(),
             controls,
@@ -375,6 +381,12 @@ impl Device for V4l2Device {
 
     fn take(&mut self, sink: &mut dyn FnMut(RawFrame<'_>)) -> Result<(), CameraError> {
         let taken = self.take_next(sink);
+        if taken.is_ok() && self.looked_at.elapsed() >= OTHERS_PERIOD {
+            self.looked_at = Instant::now();
+            if let Some(chosen) = &mut self.search.lock().chosen {
+                chosen.note_others(ports_of(&self.identity));
+            }
+        }
         self.noted(taken)
     }
 
@@ -439,7 +451,7 @@ impl Drop for V4l2Device {
             os::close_descriptor(self.device.handle().fd());
         }
         if self.has_streamed {
-            *self.closed_at.lock() = Some(Instant::now());
+            self.search.lock().closed_at = Some(Instant::now());
         }
     }
 }

@@ -187,6 +187,7 @@ fn capture_and_stills<'a>(from: &'a Sources<'_>) -> Vec<Figure<'a>> {
         row("stills.settle_ms", "", "", Time(learned.settle)),
         row("stills.last_pause_ms", "", "", Time(learned.pause)),
         row("stills.luma", "", "", Json(json!(learned.luma))),
+        row("stills.ruled_out", "", "", Json(stills.ruled_out().iter().map(|size| size.to_string()).collect())),
     ]
 }
 
