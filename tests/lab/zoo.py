@@ -291,19 +291,20 @@ class Run:
         return f"{late:.1f} s"
 
     def reopen(self):
-        """Closed when nobody looks and opened again at once, a camera that cannot bear that stays on the bus."""
+        """Closed when nobody looks and opened again at once, a camera that cannot bear that stays on the bus, and never stalls."""
         if not self.profile.has_status:
             raise NotApplicable("no status endpoint, by which it would know")
         self.start("--idle 0.3")
         self.wait_parts(5)
-        self.guest.cam("set reopen_ms=450")
-        for closes in (1, 2, 3):
+        for closes, behaviour in enumerate(("reopen_ms=450", "reopen_ms=450", "reopen_ms=0 reopen_stall_ms=450"), 1):
+            self.guest.cam("set " + behaviour)
             self.viewer.close()
             closed = self.guest.wait_for(f"[ $(grep -c 'camera closed' /tmp/server.log) = {closes} ]", 10)
             expect(closed, "the camera stays open")
             self.viewer = ZooViewer(self.guest.address, self.profile.behaviour.get("first_bad", 0))
             self.wait_parts(3)
             expect(self.guest.status()["plugged"] == "1", "it was opened too soon and left the bus")
+        expect("camera lost" not in self.server.log(), "it was opened too soon and stalled")
         self.guest.cam("reset")
         self.stop()
         return f"{closes} times"

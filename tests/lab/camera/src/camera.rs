@@ -36,6 +36,9 @@ pub struct Stats {
     pub bytes: u64,
 }
 
+/// How long a camera that was opened too soon stalls probes.
+const STALL_TIME: Duration = Duration::from_secs(1);
+
 pub struct State {
     uvc: Uvc,
     pub tuning: Tuning,
@@ -54,6 +57,8 @@ pub struct State {
     /// When it was closed after a stream.
     closed_at: Option<Instant>,
     has_streamed: bool,
+    /// It was opened too soon: until then it stalls probes.
+    stalls_until: Option<Instant>,
     /// Number of the newest transfer asked for. vhci-hcd counts on over a replug.
     last_submit: u32,
     /// Unlink requests that overtook their submission: URB to unlink request.
@@ -203,6 +208,7 @@ impl Camera {
                 status_urb: None,
                 closed_at: None,
                 has_streamed: false,
+                stalls_until: None,
                 last_submit: 0,
                 early_unlinks: HashMap::new(),
                 socket: None,
@@ -302,7 +308,7 @@ impl Camera {
         state.mode = None;
         state.urbs.clear();
         state.status_urb = None;
-        (state.closed_at, state.has_streamed) = (None, false);
+        (state.closed_at, state.has_streamed, state.stalls_until) = (None, false, None);
         state.early_unlinks.clear();
         state.connection += 1;
         self.wake.notify_all();
@@ -365,10 +371,12 @@ impl Camera {
                 state.urbs.push_back(Urb { seq, size: length, packets: data });
                 self.wake.notify_all();
             } else if ep == u32::from(STATUS_EP) && inbound {
-                let limit = Duration::from_millis(state.tuning.get("reopen_ms").max(0) as u64);
-                if state.closed_at.take().is_some_and(|at| at.elapsed() < limit) {
+                let closed_for = state.closed_at.take().map(|at| at.elapsed().as_millis() as i64);
+                let is_too_soon = |limit: &str| closed_for.is_some_and(|millis| millis < state.tuning.get(limit));
+                if is_too_soon("reopen_ms") {
                     return Ok(()); // it leaves the bus
                 }
+                state.stalls_until = is_too_soon("reopen_stall_ms").then(|| Instant::now() + STALL_TIME);
                 state.status_urb = Some(seq);
             } else {
                 state.reply(RET_SUBMIT, seq, EPIPE, &[], 0);
@@ -386,7 +394,11 @@ impl Camera {
         data: &[u8],
     ) {
         let locks = state.tuning.get("stall_auto") != 0;
-        let (answer, event) = state.uvc.request(setup, data, locks);
+        let is_probe = setup[0] == 0x21 && setup[3..6] == [1, 1, 0];
+        let (answer, event) = match state.stalls_until {
+            Some(until) if is_probe && Instant::now() < until => (Err(()), None),
+            _ => state.uvc.request(setup, data, locks),
+        };
         match event {
             Some(Event::Commit(mode)) => {
                 let delay = state.tuning.get("commit_ms");

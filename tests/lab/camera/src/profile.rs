@@ -59,8 +59,9 @@ pub struct Size {
     pub is_continuous: bool,
     /// dwMaxVideoFrameBufferSize of the descriptor.
     pub maxbuf: u32,
-    /// dwMaxVideoFrameSize of the probe's response.
-    pub probe: u32,
+    /// dwMaxVideoFrameSize of the probe's response; that of some intervals is another.
+    probe: u32,
+    probes: Vec<(u32, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,7 +110,12 @@ fn bytes(word: &str, pixels: u32) -> Result<u32, String> {
 }
 
 impl Size {
-    /// From words as `640x480 30,25,15 default 15 maxbuf 1048576 probe 302080`.
+    /// dwMaxVideoFrameSize of the probe's response at this interval.
+    pub fn probe(&self, at: u32) -> u32 {
+        self.probes.iter().find(|(interval, _)| *interval == at).map_or(self.probe, |(_, size)| *size)
+    }
+
+    /// From words as `640x480 30,25,15 default 15 maxbuf 1048576 probe 302080 probe 153600@15`.
     fn parse(words: &[&str], maxbuf: &str) -> Result<Self, String> {
         let [size, rates, options @ ..] = words else { return Err(format!("size without rates: {words:?}")) };
         let (width, height) = size.split_once('x').ok_or_else(|| format!("unknown line: {words:?}"))?;
@@ -118,7 +124,16 @@ impl Size {
         let is_continuous = rates.contains("..");
         let intervals = rates.replace("..", ",").split(',').map(interval).collect::<Result<Vec<u32>, _>>()?;
         let maxbuf = bytes(maxbuf, pixels)?;
-        let mut found = Size { width, height, default: intervals[0], is_continuous, intervals, maxbuf, probe: maxbuf };
+        let mut found = Size {
+            width,
+            height,
+            default: intervals[0],
+            is_continuous,
+            intervals,
+            maxbuf,
+            probe: maxbuf,
+            probes: vec![],
+        };
         for option in options.chunks(2) {
             match *option {
                 ["default", rate] => found.default = interval(rate)?,
@@ -126,7 +141,10 @@ impl Size {
                     found.maxbuf = bytes(size, pixels)?;
                     found.probe = found.maxbuf;
                 }
-                ["probe", size] => found.probe = bytes(size, pixels)?,
+                ["probe", size] => match size.split_once('@') {
+                    Some((size, rate)) => found.probes.push((interval(rate)?, bytes(size, pixels)?)),
+                    None => found.probe = bytes(size, pixels)?,
+                },
                 _ => return Err(format!("unknown option of a size: {option:?}")),
             }
         }
@@ -213,5 +231,18 @@ impl Profile {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_probe_says_may_depend_on_the_rate() {
+        let words: Vec<&str> = "640x480 30,15,5 maxbuf 2/px probe 302080 probe 0@5".split(' ').collect();
+        let size = Size::parse(&words, "1/px").unwrap();
+        let answers = [30, 15, 5].map(|rate| size.probe(interval(&rate.to_string()).unwrap()));
+        assert_eq!((size.maxbuf, answers), (614_400, [302_080, 302_080, 0]));
     }
 }

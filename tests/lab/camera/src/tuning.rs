@@ -36,8 +36,10 @@ impl Tuning {
             // Of the controls: after how many frames of a stream those that forget do; locked values stall.
             "forget_after",
             "stall_auto",
-            // Opened again so soon after a close that followed a stream, it leaves the bus. Needs a status endpoint.
+            // Opened again so soon after a close that followed a stream, it leaves the bus, or stalls probes for a second.
+            // Both need a status endpoint.
             "reopen_ms",
+            "reopen_stall_ms",
             // Of the JPEGs: damaged pictures at the start of each stream, then bytes or pictures too many or too few.
             "first_bad",
             "stray",
