@@ -239,8 +239,12 @@ fn auto_skips_what_is_no_camera_and_each_is_refused_in_words() {
 fn auto_moves_on_from_a_node_that_never_gives_a_picture() {
     let silent = format!("{CAMERA}silent 1\n").replace("card Camera", "card Silent");
     let silent = silent.as_str();
+    // And from one that always fails to start, as if broken or used by another program.
+    let [broken, busy] = [5, 16].map(|errno| format!("{CAMERA}fail STREAMON {errno}\n"));
     std::thread::scope(|scope| {
         scope.spawn(|| moves_on(silent, true));
+        scope.spawn(|| moves_on(&broken, true));
+        scope.spawn(|| moves_on(&busy, false));
         moves_on(silent, false);
     });
 }
@@ -305,6 +309,36 @@ fn twins(serial: &str, is_late: bool) {
     plug(3, "1-3");
     come(3);
     assert_eq!(world.count("video1 STREAMON"), 0, "{serial:?} {is_late}: {:?}", server.log());
+}
+
+/// By node or link it is the same: these change places when cameras come back in another order.
+#[test]
+fn nodes_that_change_places_do_not_change_cameras() {
+    let world = World::new(&[(0, CAMERA), (1, CAMERA)]);
+    world.plug_usb(0, "1-1", "");
+    world.plug_usb(1, "1-2", "");
+    let server = world.start(&["--device", "/dev/video0"]);
+    let _viewer = server.connect().stream(request("GET", "/stream"));
+    server.wait_log("pictures are coming", PATIENCE);
+    world.unplug(0);
+    world.unplug(1);
+    server.wait_log("no such device", PATIENCE);
+    let starts = world.count("STREAMON");
+    let plug = |number, port| {
+        world.plug_usb(number, port, "");
+        world.set(number, CAMERA);
+    };
+    plug(0, "1-2");
+    server.wait_log("/dev/video0 is another", PATIENCE);
+    assert_eq!(world.count("STREAMON"), starts, "{:?}", server.log());
+    plug(1, "1-1");
+    wait_until("the camera", PATIENCE, || world.count("STREAMON") > starts);
+    assert_eq!(world.count("video1 STREAMON"), 1, "{:?}", world.calls());
+    // Another model at the same node is what the user put there.
+    world.unplug(0);
+    world.unplug(1);
+    world.set(0, &CAMERA.replace("card Camera", "card Other"));
+    wait_until("the other model", PATIENCE, || world.count("STREAMON") > starts + 1);
 }
 
 /// Containers give nodes other names: which camera a node is, its device number says.

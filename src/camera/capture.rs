@@ -16,6 +16,8 @@ use crate::system::os;
 
 /// Longest sleep of the capture thread, so that a stop or a stall is noticed.
 const TICK: Duration = Duration::from_millis(250);
+/// A camera that fails so often in a row before its first picture is left for another, where any will do.
+const PATIENT_FAILURES: u32 = 6;
 /// Time between attempts to open the camera while nobody does.
 const RETRY_UNWATCHED: Duration = Duration::from_secs(10);
 /// A camera that sends more than so many times the rate asked for ignores it: by what it grants before its first picture, and as
@@ -76,6 +78,9 @@ impl Capture {
             });
             if let Err(error) = done {
                 self.failures += 1;
+                if self.failures.is_multiple_of(PATIENT_FAILURES) && error.kind != ErrorKind::Absent {
+                    self.session.source.note_silence();
+                }
                 let retry = self.session.source.retry(self.failures);
                 self.session.mark_lost(&error, retry);
                 self.back_off(retry);

@@ -265,15 +265,7 @@ impl Panel {
     /// A control that is inactive now, or has the value already, may refuse; only an error of the others is one.
     fn reset(&self, controls: &[Control], deadline: Instant) -> Result<(), ControlError> {
         self.remembered.reset();
-        let given = |control: &Control| {
-            let wanted =
-                self.remembered.given.iter().rev().find(|value| value.among(std::slice::from_ref(control)).is_ok());
-            wanted.and_then(|value| control.parse(&value.value).ok())
-        };
-        let target = |control: &Control| {
-            let target = given(control).unwrap_or(control.default);
-            (control.keeps_values() && control.takes(target)).then(|| (control.clone(), target))
-        };
+        let target = |control: &Control| Some((control.clone(), reset_target(control, &self.remembered.given)?));
         let failed = set_all(controls.iter().filter_map(target).collect(), |control, value| {
             let set = self.set_one(control, value, deadline, false);
             if control.has(INACTIVE) || control.value == Some(value) { set.or_else(unless_absent) } else { set }
@@ -306,6 +298,14 @@ impl Panel {
             }
         }
     }
+}
+
+/// What a reset sets a control to: the value given last, or its default. `None` where it takes neither, as drivers name defaults
+/// out of range.
+fn reset_target(control: &Control, given: &[ControlValue]) -> Option<i64> {
+    let wanted = given.iter().rev().find(|value| value.among(std::slice::from_ref(control)).is_ok());
+    let target = wanted.and_then(|value| control.parse(&value.value).ok()).unwrap_or(control.default);
+    (control.keeps_values() && control.takes(target)).then_some(target)
 }
 
 fn unless_absent(error: CameraError) -> Result<(), CameraError> {
@@ -474,6 +474,26 @@ mod tests {
         assert_eq!(camera.written[..4], all);
         let bad: Vec<_> = remembered.values.lock().iter().map(|value| value.is_known_bad).collect();
         assert_eq!(bad, [false, false, true, false]);
+    }
+
+    /// Defaults out of range (-8193 of 0 to 255), menus that lack their default, controls that hold no value.
+    #[test]
+    fn a_reset_leaves_out_what_a_control_does_not_take() {
+        let menu = vec![(1, "Manual".into()), (3, "Auto".into())];
+        let plain = Control { id: 0x009A_0901, ..control("Exposure, Auto", ControlType::Integer, 0, 255) };
+        let menu = Control { kind: ControlType::Menu, menu, default: 2, ..plain.clone() };
+        let given = [ControlValue::new("exposure_auto", "3"), ControlValue::new("hue", "7")];
+        for (control, given, target) in [
+            (Control { default: 9, ..plain.clone() }, &given[1..], Some(9)),
+            (Control { default: -8193, ..plain.clone() }, &[], None),
+            (Control { default: -8193, ..plain.clone() }, &given, Some(3)),
+            (menu.clone(), &[], None),
+            (menu.clone(), &given, Some(3)),
+            (Control { menu: vec![], ..menu }, &given, None),
+            (Control { flags: READ_ONLY, ..plain }, &[], None),
+        ] {
+            assert_eq!(reset_target(&control, given), target, "{control:?}");
+        }
     }
 
     #[test]

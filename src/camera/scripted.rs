@@ -730,6 +730,58 @@ fn a_still_size_that_gives_nothing_is_not_tried_again() {
     assert_eq!(stage.still().map(|still| still.frame.size()), Ok(STILL));
 }
 
+/// One size that never settles is left for the next; where none does, the scene is to blame, and stills stay as large as they were.
+#[test]
+fn a_size_that_never_settles_is_left_unless_none_settles() {
+    const LARGEST: Size = Size::new(256, 192);
+    fn flicker(turn: Turn) -> Shot {
+        Shot::Picture(jpeg(turn.size, if turn.index.is_multiple_of(2) { 110 } else { 135 }))
+    }
+    let sizes = &[LIVE, STILL, LARGEST];
+    let largest = |turn: Turn| if turn.size == LARGEST { flicker(turn) } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot: largest, sizes, ..GOOD });
+    stage.live();
+    let still = |stage: &Stage| stage.still().map(|still| (still.frame.size(), still.is_settled)).unwrap();
+    for expected in [(LARGEST, false), (LARGEST, false), (STILL, true), (STILL, true)] {
+        assert_eq!(still(&stage), expected);
+    }
+    assert_eq!(stage.stills.ruled_out(), [LARGEST]);
+    drop(stage);
+    let all = |turn: Turn| if turn.size == LIVE { (GOOD.shot)(turn) } else { flicker(turn) };
+    let stage = Stage::new(Script { shot: all, sizes, ..GOOD });
+    stage.live();
+    for expected in [LARGEST, LARGEST, STILL, STILL, LARGEST, LARGEST, LARGEST, LARGEST] {
+        assert_eq!(still(&stage), (expected, false));
+    }
+    assert_eq!(stage.stills.ruled_out(), []);
+}
+
+/// A driver without a list of sizes that refuses what it does not have costs one outage.
+#[test]
+fn without_a_list_a_size_that_is_refused_is_not_asked_for_again() {
+    let refuses =
+        |_, mode: Mode| if mode.size == LIVE { Ok(mode) } else { Err(CameraError::new(ErrorKind::Refused, "no")) };
+    let stage = Stage::new(Script { start: refuses, sizes: &[], ..GOOD });
+    stage.live();
+    assert!(stage.still().is_err());
+    for _ in 0..2 {
+        assert_eq!(stage.still().map(|still| still.frame.size()), Ok(LIVE));
+    }
+    assert_eq!(stage.stills.switches.load(Ordering::SeqCst), 0);
+}
+
+/// In the lab, a camera whose exposure comes from bright: each still was up to 10 % brighter than the one before it.
+#[test]
+fn stills_in_a_row_do_not_raise_what_is_right() {
+    let shot = |turn: Turn| Shot::Picture(jpeg(turn.size, if turn.size == STILL { 128 } else { 120 }));
+    let stage = Stage::new(Script { shot, ..GOOD });
+    let luma = || stage.session.status().learned.luma.unwrap().round();
+    stage.session.learn(|learned| learned.luma = Some(120.0));
+    while !stage.live().is_settled() {}
+    assert!(stage.still().unwrap().is_settled);
+    assert_eq!(luma(), 120.0);
+}
+
 #[test]
 fn a_failure_that_may_pass_does_not_rule_a_size_out() {
     let fails_once = |n, mode: Mode| if n == 1 { Err(failed()) } else { Ok(mode) };

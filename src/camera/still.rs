@@ -102,6 +102,10 @@ struct Sizes {
     camera: [String; 3],
     /// Sizes that gave no picture, or never settled.
     bad: Vec<Size>,
+    /// The one of them that never settled, if the others have not failed in the same way.
+    unsettled: Option<Size>,
+    /// No size settles: what the camera sees moves, or flickers.
+    is_unsteady: bool,
     /// The size of the last still if that went wrong, how often the camera had been opened by then, and how often in a row
     /// it went wrong.
     doubted: Option<(Size, u64, u32)>,
@@ -241,7 +245,9 @@ impl Stills {
         state.sizes.begin([&identity.card, &identity.usb_id, &identity.serial].map(String::clone));
         let want = self.settings.mode(&offers, |size| state.sizes.bad.contains(size));
         let is_fixed = matches!(offers[..], [Offer { size: Size::UNKNOWN, .. }]);
-        let is_needed = !is_fixed && want.size != live && !state.sizes.needless.contains(&want.size);
+        // Without a list there is no other size to try.
+        let is_vain = offers.is_empty() && state.sizes.bad.contains(&want.size);
+        let is_needed = !is_fixed && !is_vain && want.size != live && !state.sizes.needless.contains(&want.size);
         Ok(is_needed.then_some(want))
     }
 
@@ -302,7 +308,7 @@ impl Stills {
             let kind = if intake.damaged() == 0 { ErrorKind::Refused } else { ErrorKind::Failed };
             return Err(CameraError::new(kind, message));
         };
-        self.learn(&still, &intake, began.elapsed() - still.switch);
+        self.learn(&still, &intake, began.elapsed() - still.switch, known);
         Ok(still)
     }
 
@@ -340,7 +346,7 @@ impl Stills {
         Known { live, learned: self.session.status().learned.luma }
     }
 
-    fn learn(&self, still: &Still, intake: &Intake, settle: Duration) {
+    fn learn(&self, still: &Still, intake: &Intake, settle: Duration, known: Known) {
         info!(
             "still taken size={} switch={}ms settle={}ms settled={} frames={}",
             still.frame.size(),
@@ -356,9 +362,11 @@ impl Stills {
             learned.switch = mean(learned.switch, still.switch);
             learned.settle = mean(learned.settle, settle);
             // It falls only by a picture that was waited for to the deadline: where it is dark, the next still must not wait
-            // in vain again. What could not be measured teaches nothing.
+            // in vain again. It rises only where live does not show what is right: stills in a row would raise it step by step.
+            // What could not be measured teaches nothing.
             let measured = intake.settling().luma();
-            if measured.is_some() && (measured > learned.luma || !still.is_settled) {
+            let rises = known.live.is_none() && measured > learned.luma;
+            if measured.is_some() && (rises || !still.is_settled) {
                 learned.luma = measured;
             }
         });
@@ -434,18 +442,30 @@ impl Sizes {
 
     /// Notes what became of a still of this size. One that the camera cannot do is not tried again, since each attempt costs
     /// everybody seconds of the live picture. A failure that may pass counts the third time in a row, a picture that did not
-    /// settle the second time, if the camera was not opened in between (`opens`).
+    /// settle the second time, if the camera was not opened in between (`opens`). Where a smaller size does not settle either, it
+    /// is not the size.
     fn learn(&mut self, size: Size, taken: &Result<Still, CameraError>, opens: u64) {
         let before = self.doubted.take().filter(|doubt| (doubt.0, doubt.1) == (size, opens)).map_or(0, |doubt| doubt.2);
         let is_bad = match taken {
             Err(error) if error.kind == ErrorKind::Absent => false,
             Err(error) if matches!(error.kind, ErrorKind::Refused | ErrorKind::Bandwidth) => true,
-            Ok(still) if still.is_settled || still.rule != Rule::Auto => false,
+            Ok(still) if still.is_settled || still.rule != Rule::Auto => {
+                self.is_unsteady &= !still.is_settled;
+                false
+            }
             _ => {
                 self.doubted = Some((size, opens, before + 1));
                 before + 1 >= if taken.is_ok() { 2 } else { 3 }
             }
         };
+        if is_bad && taken.is_ok() {
+            let earlier = self.unsettled.replace(size).filter(|earlier| *earlier != size);
+            if earlier.is_some() || self.is_unsteady {
+                (self.unsettled, self.is_unsteady) = (None, true);
+                self.bad.retain(|bad| Some(*bad) != earlier);
+                return;
+            }
+        }
         if is_bad && !self.bad.contains(&size) {
             warn!("stills of {size} fail or never settle with this camera; the next smaller size is tried from now on");
             self.doubted = None;
@@ -478,4 +498,24 @@ fn still_rate(rates: &[f64]) -> Option<f64> {
     let fastest = |rates: &mut dyn Iterator<Item = f64>| rates.max_by(f64::total_cmp);
     fastest(&mut rates.iter().copied().filter(|fps| *fps <= 30.5))
         .or_else(|| rates.iter().copied().min_by(f64::total_cmp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stills_ask_for_the_fastest_rate_that_leaves_time_to_expose() {
+        for (rates, rate) in [
+            (&[10.0, 5.0][..], Some(10.0)),
+            // In the driver's order, which is any.
+            (&[5.0, 15.0, 10.0], Some(15.0)),
+            (&[120.0, 60.0, 30.0, 15.0], Some(30.0)),
+            (&[90.0, 60.0], Some(60.0)),
+            (&[2.0], Some(2.0)),
+            (&[], None),
+        ] {
+            assert_eq!(still_rate(rates), rate, "{rates:?}");
+        }
+    }
 }

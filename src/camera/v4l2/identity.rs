@@ -129,17 +129,25 @@ impl Chosen {
         self.others.extend(new.collect::<Vec<_>>());
     }
 
-    /// Whether a camera that was found now is the chosen one: by serial number where both have one, else by model. Where
-    /// that does not tell two apart the port does, and a camera that was seen as another one never becomes this one.
+    /// Whether a camera that was found now is the chosen one. Where two are alike the port tells them apart, and a camera that
+    /// was seen as another one never becomes this one.
     pub fn is(&self, other: &Identity, port: Option<&Path>) -> bool {
+        self.is_alike(other) && !self.is_known_as_other(port)
+    }
+
+    /// Whether a camera may be the chosen one: by serial number where both have one, else by model.
+    pub fn is_alike(&self, other: &Identity) -> bool {
         let known = &self.identity;
-        let is_alike = if known.serial.is_empty() || other.serial.is_empty() {
+        if known.serial.is_empty() || other.serial.is_empty() {
             known.card == other.card && known.usb_id == other.usb_id
         } else {
             (&known.usb_id, &known.serial) == (&other.usb_id, &other.serial)
-        };
-        let is_other = port.is_some_and(|port| self.others.iter().any(|other| other == port));
-        is_alike && !is_other
+        }
+    }
+
+    /// Whether another camera of its kind was seen at this port.
+    pub fn is_known_as_other(&self, port: Option<&Path>) -> bool {
+        port.is_some_and(|port| self.others.iter().any(|other| other == port))
     }
 }
 

@@ -119,6 +119,28 @@ impl V4l2Source {
         Err(CameraError::new(ErrorKind::Absent, format!("{what}: {seen}")))
     }
 
+    /// The camera at a path. Where another of its kind is there now, since nodes and links change places, the one from before.
+    fn at_path(&self, path: &Path) -> Result<V4l2Device, CameraError> {
+        let mut search = self.search.lock();
+        let is_other = |device: &V4l2Device| {
+            let is = |chosen: &Chosen| {
+                chosen.is_alike(&device.identity) && chosen.is_known_as_other(device.port().as_deref())
+            };
+            search.chosen.as_ref().is_some_and(is)
+        };
+        let device = V4l2Device::open(path)?;
+        if !is_other(&device) {
+            return Ok(search.choose(device));
+        }
+        let port = search.chosen.as_ref().and_then(|chosen| chosen.port.clone());
+        let found = nodes().iter().filter_map(|node| V4l2Device::open(node).ok()).find(|found| found.port() == port);
+        found.map(|found| search.choose(found)).ok_or_else(|| {
+            let (path, card) = (path.display(), &device.identity.card);
+            let why = format!("{path} is another \"{card}\" now; waiting for the one from before to come back");
+            CameraError::new(ErrorKind::Absent, why)
+        })
+    }
+
     fn is_wanted(&self, device: &V4l2Device, chosen: Option<&Chosen>) -> bool {
         // A loopback has to be asked for by its name or path.
         !(self.choice == Choice::Auto && device.is_loopback)
@@ -131,8 +153,8 @@ impl Search {
     fn choose(&mut self, device: V4l2Device) -> V4l2Device {
         let (identity, port) = (device.identity.clone(), device.port());
         match &mut self.chosen {
-            Some(chosen) => (chosen.identity, chosen.port) = (identity, port),
-            None => self.chosen = Some(device.as_chosen()),
+            Some(chosen) if chosen.is_alike(&identity) => (chosen.identity, chosen.port) = (identity, port),
+            _ => self.chosen = Some(device.as_chosen()),
         }
         device
     }
@@ -145,7 +167,7 @@ impl Source for V4l2Source {
             thread::sleep(left);
         }
         let mut device = match &self.choice {
-            Choice::Path(path) => V4l2Device::open(path)?,
+            Choice::Path(path) => self.at_path(path)?,
             _ => self.search()?,
         };
         device.search = self.search.clone();
