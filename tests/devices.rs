@@ -271,13 +271,13 @@ fn a_camera_that_was_there_as_another_one_is_never_shown() {
     std::thread::scope(|scope| {
         for serial in ["", "SN0001"] {
             for is_late in [false, true] {
-                scope.spawn(move || twins(serial, is_late));
+                scope.spawn(move || lookalikes(serial, is_late));
             }
         }
     });
 }
 
-fn twins(serial: &str, is_late: bool) {
+fn lookalikes(serial: &str, is_late: bool) {
     let world = World::new(&[(0, CAMERA)]);
     let plug = |number, port| {
         world.set(number, CAMERA);

@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_millis(2800);
 const RESTORE_SLICE: Duration = Duration::from_millis(300);
 /// After so many pictures at the latest.
 const RESTORE_PICTURES: u32 = 10;
-/// A camera that takes so long hangs: nothing more is set.
+/// A camera that needs this time at once hangs: nothing more is set.
 const RESTORE_TIME: Duration = Duration::from_millis(1500);
 /// More than any camera has; a driver that counts in circles ends here.
 const MOST_CONTROLS: usize = 500;
