@@ -40,6 +40,10 @@ impl Patience {
 
     /// Notes the first picture of a stream, this long after the stream's start.
     pub fn note_first(&mut self, after: Duration) {
+        if self.doubts > 0 {
+            // What was taken for a stall may have been an exposure as long as this wait.
+            self.note_gap(after);
+        }
         // An older, longer wait is forgotten by and by.
         let faded = self.first.map_or(Duration::ZERO, |first| first / 8 * 7);
         self.first = Some(after.max(faded));
@@ -62,9 +66,10 @@ impl Patience {
     /// The silence that is a stall, for a stream at this interval.
     pub fn limit(&self, interval: Option<Duration>, has_pictures: bool) -> Duration {
         let periods = interval.map_or(Duration::ZERO, |interval| interval * PERIODS);
-        let known = if has_pictures && self.gaps.is_empty() && interval.is_none() {
-            // Nobody knows how far apart its pictures are.
-            FIRST
+        let known = if has_pictures && self.gaps.is_empty() {
+            // Nobody knows how far apart its pictures are; maybe as far as the first one was from the start.
+            let first = self.first.unwrap_or_default() * GAP_FACTOR;
+            if interval.is_none() { first.max(FIRST) } else { first }
         } else if has_pictures {
             self.gaps.iter().max().copied().unwrap_or_default() * GAP_FACTOR
         } else {
@@ -107,10 +112,22 @@ mod tests {
             ("a picture in 5 s, no interval", camera(5.0, &[5.0]), None, 15.0),
             ("one picture so far, no interval", camera(0.1, &[]), None, 9.0),
             ("one picture so far, 30 fps", camera(0.1, &[]), thirty, 2.0),
+            ("one picture so far, told 30, exposes for 3 s", camera(3.0, &[]), thirty, 9.0),
             ("slow once, fast since", camera(6.0, &[&[6.0; 9][..], &[0.033; 64]].concat()), thirty, 2.0),
         ] {
             assert_eq!(patience.limit(interval, true), seconds(limit), "{name}");
         }
+    }
+
+    #[test]
+    fn an_exposure_that_was_taken_for_a_stall_is_learned() {
+        let mut patience = camera(0.1, &[0.033; 90]);
+        let thirty = Some(seconds(1.0 / 30.0));
+        patience.note_stall();
+        patience.note_first(seconds(3.0));
+        assert_eq!(patience.limit(thirty, true), seconds(9.0));
+        (0..64).for_each(|_| patience.note_gap(seconds(0.033)));
+        assert_eq!(patience.limit(thirty, true), seconds(2.0), "fast again");
     }
 
     #[test]

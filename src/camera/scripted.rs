@@ -307,6 +307,27 @@ fn fault_3_a_stall_restarts_the_stream_without_closing() {
     assert_eq!(stage.opens(), 1);
 }
 
+/// Exposures that are longer than a stall of a fast camera, told to do 200 frames per second: at night from the start, and set
+/// by hand while it runs. Such a camera was restarted after each picture, so that nobody learned how far apart they are.
+#[test]
+fn long_exposures_are_restarted_once_at_most() {
+    /// A picture each 2.5 s.
+    fn slow(turn: Turn) -> Shot {
+        if turn.index % 11 == 10 { (GOOD.shot)(turn) } else { Shot::Silence }
+    }
+    let by_hand = |turn: Turn| if turn.stream == 0 && turn.index < 30 { (GOOD.shot)(turn) } else { slow(turn) };
+    let restarts = |shot, pictures| {
+        let stage = Stage::new(Script { shot, ..GOOD });
+        (0..pictures).for_each(|_| _ = stage.live());
+        (stage.counters().restarts.load(Ordering::SeqCst), stage.opens())
+    };
+    std::thread::scope(|scope| {
+        let at_night = scope.spawn(|| restarts(slow, 4));
+        assert_eq!(restarts(by_hand, 34), (1, 1), "set by hand");
+        assert_eq!(at_night.join().unwrap(), (0, 1), "at night");
+    });
+}
+
 #[test]
 fn fault_4_an_error_storm_is_no_busy_loop() {
     let stage = Stage::new(Script { shot: |_| Shot::WaitFails(failed()), ..GOOD });
