@@ -429,6 +429,23 @@ fn refusals_have_the_right_words() {
     assert_eq!(size_of(&server, "/snapshot"), "640x480");
     let line = server.wait_log("has no frame rates to choose from", PATIENCE);
     assert!(line.contains("/dev/video0") && !line.contains("V4L2 device"), "{line}");
+    assert_rate(&server, 5.0);
+}
+
+/// A camera that has one rate only, whatever it is asked for: viewers get the rate that they asked for from the first picture.
+#[test]
+fn rates_hold_where_the_camera_ignores_them() {
+    let world = World::new(&[(0, CAMERA)]);
+    for rate in [2.5, 7.5, 25.0, 28.0] {
+        assert_rate(&world.start(&["--device", "/dev/video0", "--fps", &rate.to_string()]), rate);
+    }
+}
+
+/// The first frames come at this rate.
+fn assert_rate(server: &TestServer, rate: f64) {
+    let times: Vec<Duration> = times(server).take(9).collect();
+    let measured = 8.0 / (times[8] - times[0]).as_secs_f64();
+    assert!((0.8 * rate..1.15 * rate).contains(&measured), "{measured}, not {rate} per second: {:?}", server.log());
 }
 
 /// Stopped for seconds, as a board that swaps or a suspended process is: the driver's buffers keep their times.

@@ -179,15 +179,23 @@ impl Capture {
         }
         locked.note_live_picture(made.frame.captured_at().mono, is_first, mode);
         if let Some((_, tolerance)) = RATE_TOLERANCE.iter().find(|(after, _)| *after == pictures) {
-            self.hold_to_rate(mode.fps.filter(|_| is_first), *tolerance);
+            self.hold_to_rate(is_first.then_some(mode.fps), *tolerance);
         }
         Ok(Some(made))
     }
 
-    /// Thins viewers to the rate that was asked for, where the camera has `granted` another, or sends faster all the same.
-    fn hold_to_rate(&mut self, granted: Option<f64>, tolerance: f64) {
+    /// Thins viewers to the rate that was asked for, where the camera has `granted` another or none, or sends faster all the same.
+    fn hold_to_rate(&mut self, granted: Option<Option<f64>>, tolerance: f64) {
         let Some(asked) = self.session.live_mode.fps else { return };
-        let rate = granted.unwrap_or_else(|| self.session.rhythm().rate(os::monotonic()));
+        let rate = match granted {
+            // The log has it that there are no rates.
+            Some(None) => {
+                self.publisher.limit_to(asked);
+                return;
+            }
+            Some(Some(granted)) => granted,
+            None => self.session.rhythm().rate(os::monotonic()),
+        };
         if rate > asked * tolerance && self.publisher.limit_to(asked) {
             info!("the camera ignores --fps {asked} and sends {rate:.1} frames per second; viewers get {asked}");
         }
