@@ -91,10 +91,10 @@ impl V4l2Source {
                     others.push(format!("{node} is another camera (\"{card}\", serial number \"{serial}\")"));
                 }
                 // These only if there is no other.
-                Ok(device) if search.chosen.is_none() && !device.has_jpeg() => _ = raw.get_or_insert(device),
                 Ok(device) if search.silent.contains(&device.port().unwrap_or(node)) => {
                     silent.get_or_insert(device);
                 }
+                Ok(device) if search.chosen.is_none() && !device.has_jpeg() => _ = raw.get_or_insert(device),
                 Ok(device) => return Ok(search.choose(device)),
                 Err(error) => others.push(error.message),
             }
@@ -188,7 +188,7 @@ impl Source for V4l2Source {
         if self.choice != Choice::Auto || search.is_confirmed {
             return;
         }
-        if let Some(chosen) = search.chosen.take() {
+        if let Some(chosen) = search.chosen.take().or(search.raw.take()) {
             info!("camera gave no picture device={}; another one is tried if there is one", chosen.identity.node);
             search.silent.push(chosen.port.unwrap_or(chosen.identity.node.into()));
         }
