@@ -169,9 +169,10 @@ impl Capture {
         let mode = live.mode;
         let is_first = pictures == 1;
         if is_first {
-            self.patience.note_first(silent)
+            self.patience.note_first(silent);
+            self.session.learn(|learned| learned.first = Some(silent));
         } else {
-            self.patience.note_gap(silent)
+            self.patience.note_gap(silent);
         }
         if let Some(calls) = live.hook_calls {
             let calls = locked.call_first_picture_hook(calls);

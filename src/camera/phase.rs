@@ -36,6 +36,8 @@ impl Phase {
 pub struct Learned {
     /// Mean luma of the last settled picture.
     pub luma: Option<f32>,
+    /// How long the live stream took for its first picture when it was started last.
+    pub first: Option<Duration>,
     /// Running mean of the time that a switch takes, with its first whole picture.
     pub switch: Option<Duration>,
     /// Running mean of the time from there to the settled picture.

@@ -623,6 +623,15 @@ fn a_still_settles_by_measurement_or_says_that_it_did_not() {
     assert!(!stage.still().unwrap().is_settled, "answered at the deadline all the same");
 }
 
+/// Some cameras need seconds for their first picture: the deadline of 1 s counts from when it is due.
+#[test]
+fn a_still_of_a_camera_that_is_slow_to_start_succeeds() {
+    let slow = |turn: Turn| if turn.index < 5 { Shot::Silence } else { (GOOD.shot)(turn) };
+    let stage = Stage::new(Script { shot: slow, ..GOOD });
+    stage.live();
+    assert!(stage.still().is_ok_and(|still| still.frame.size() == STILL && still.switch > Duration::from_secs(1)));
+}
+
 /// The deadline is looked at while buffers are ready all the time, too.
 #[test]
 fn a_still_ends_at_its_deadline_though_no_buffer_is_ever_whole() {
@@ -645,7 +654,8 @@ fn a_cold_snapshot_of_a_slow_camera_is_not_its_first_picture() {
     };
     let stage = Stage::new(Script { shot: slow, ..GOOD });
     let (asked, settle) = (os::monotonic(), Duration::from_millis(300));
-    let snapshot = |deadline| settled_frame(&stage.session, asked, Rule::Auto, settle, Instant::now() + deadline);
+    let snapshot =
+        |deadline| settled_frame(&stage.session, asked, Rule::Auto, settle, Instant::now() + deadline, || true);
     assert_eq!(snapshot(Duration::from_millis(400)).unwrap().0.jpeg(), jpeg(LIVE, 30), "where no other comes");
     assert_eq!(snapshot(Duration::from_secs(8)).unwrap().0.jpeg(), jpeg(LIVE, 120));
 }

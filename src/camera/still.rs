@@ -264,7 +264,9 @@ impl Stills {
         let mode = locked.start_still(want, STILL_BUFFERS)?;
         count(&self.switches);
         debug!("switched to a still mode={mode} in={}ms", began.elapsed().as_millis());
-        let deadline = Instant::now() + self.settings.deadline;
+        // A camera that is slow to begin with live is as slow to begin with a still.
+        let first = self.session.status().learned.first.unwrap_or_default().min(MARGIN);
+        let deadline = Instant::now() + self.settings.deadline + first;
         let readiness = locked.open()?.readiness();
         let mut intake = Intake::new(mode.size, locked.leftover(), rule, known, self.session.status().traits);
         let (mut switch, mut hook_calls) = (None, Some(0));

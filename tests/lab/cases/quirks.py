@@ -130,3 +130,11 @@ def damaged_at_the_start(lab):
             expect(status == 200 and picture_fault(body) is None, f"{path}: {status} {picture_fault(body)}")
             expect(rigcam(body)[3] > 0, f"{path}: the first picture of its stream")
     return "/snapshot, /still"
+
+
+@case
+def late_first_picture(lab):
+    """A camera whose first picture comes 5 s after each start is no stalled one, and gives stills."""
+    _, log = served(lab, "first_ms=5000", seconds=25)
+    expect("restarting" not in log and "camera lost" not in log, log[-300:])
+    return "5 s"
