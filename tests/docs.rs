@@ -210,6 +210,32 @@ fn every_route_is_documented() {
     }
 }
 
+/// Each cell of the table of clients names cases that its row's file has, or says that there are none.
+#[test]
+fn every_case_that_the_table_of_clients_names_is_there() {
+    let page = read("docs/clients.md");
+    let table = page.split("## ").find(|part| part.starts_with("What each client shows")).expect("the table");
+    let mut found = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [client, cells @ .., file] = &cells[..] else { panic!("{row}") };
+        assert_eq!(cells.len(), 5, "{client}: stream, still, rotation, camera lost and back, credentials");
+        let file = in_backticks(file).first().map_or(String::new(), |file| read(file));
+        for cell in cells {
+            let names = in_backticks(cell);
+            assert!(!names.is_empty() || ["not run", "–"].contains(cell), "{client}: {cell} is neither run nor marked");
+            for name in names {
+                let is_case = [format!("test('{name}',"), format!("def {name}("), format!("fn {name}(")]
+                    .iter()
+                    .any(|definition| file.contains(definition));
+                assert!(is_case, "{client}: there is no case {name}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "the table is found: {found} cases");
+}
+
 /// Paths from the root of all files below a folder.
 fn files_below(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(root().join(folder)).expect("a folder");

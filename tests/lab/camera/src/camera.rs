@@ -222,6 +222,15 @@ impl Camera {
         camera
     }
 
+    /// The first frames of a stream of this size, without a bus.
+    pub fn frames(&self, (width, height): (u16, u16), count: u64) -> Vec<Vec<u8>> {
+        let mut state = self.lock();
+        state.mode_since = Instant::now();
+        state.previous.clear();
+        let mode = Mode { mjpeg: true, width, height, interval: 333_333 };
+        (0..count).map(|index| self.frame(&mut state, mode, index).data).collect()
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

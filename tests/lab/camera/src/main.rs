@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "usage: rigcam gen DIR | rigcam tsc-khz | rigcam serve DIR PORT bulk|isoc|super 0|1 | \
-    rigcam view PORT COUNT PATH... | rigcam check PROFILE...";
+    rigcam view PORT COUNT PATH... | rigcam check PROFILE... | rigcam frames DIR PROFILE COUNT INTO [KEY=VALUE...]";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +40,10 @@ fn main() {
         }
         ["view", port, count, ref paths @ ..] => match count.parse() {
             Ok(count) => view::run(port, count, paths),
+            Err(_) => Err(usage()),
+        },
+        ["frames", dir, file, count, into, ref settings @ ..] => match count.parse() {
+            Ok(count) => frames(dir, file, count, Path::new(into), settings),
             Err(_) => Err(usage()),
         },
         _ => Err(usage()),
@@ -77,6 +81,28 @@ fn profile(file: &str) -> Result<Profile, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     let profile = Profile::parse(file.rsplit('/').next().unwrap_or_default(), &text)?;
     tuning::Tuning::of(&profile.behaviour).map(|_| profile)
+}
+
+/// Writes the first frames of a camera in its smallest, its default and its largest MJPEG size, each size to a folder.
+fn frames(dir: &str, file: &str, count: u64, into: &Path, settings: &[&str]) -> io::Result<()> {
+    let device = profile(file).map_err(io::Error::other)?;
+    let Some(format) = device.formats.iter().find(|format| format.is_mjpeg()).cloned() else { return Ok(()) };
+    let pixels = |size: &&profile::Size| u32::from(size.width) * u32::from(size.height);
+    let default = format.frames.get(usize::from(format.default).saturating_sub(1));
+    let ends = [format.frames.iter().min_by_key(pixels), default, format.frames.iter().max_by_key(pixels)];
+    let camera = Camera::new(Library::load(Path::new(dir))?, Profile::own());
+    for size in ends.into_iter().flatten() {
+        camera.become_device(device.clone()).map_err(io::Error::other)?;
+        if set(&camera, &settings.join(" ")) != "ok" {
+            return Err(usage());
+        }
+        let folder = into.join(format!("{}x{}", size.width, size.height));
+        std::fs::create_dir_all(&folder)?;
+        for (number, data) in camera.frames((size.width, size.height), count).iter().enumerate() {
+            std::fs::write(folder.join(format!("{number:03}.jpg")), data)?;
+        }
+    }
+    Ok(())
 }
 
 fn serve(dir: &str, port: &str, link: &str, plug: bool) -> io::Result<()> {
