@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use self::pace::Pace;
 use crate::frame::{Frame, FrameInfo, Pool};
-use crate::system::sync::{AtomicBool, Condvar, Mutex, RwLock, rank};
+use crate::system::sync::{AtomicBool, Condvar, Mutex, Receiver, RwLock, Sender, bounded, rank};
 
 /// The newest frames and everybody that waits for them.
 pub struct Hub {
@@ -28,8 +28,7 @@ pub struct Hub {
     is_closed: AtomicBool,
     sinks: Vec<Arc<dyn FrameSink>>,
     demand: Mutex<Demand, { rank::LAST }>,
-    /// The camera is to look at the demand.
-    woken: Condvar,
+    wake: (Sender<()>, Receiver<()>),
 }
 
 #[derive(Default)]
@@ -56,8 +55,6 @@ struct Demand {
     viewers: usize,
     /// When demand ends: the last watcher left then, or a warm camera was asked for until then.
     until: Instant,
-    /// The next [`Hub::wait_for_demand`] ends at once.
-    is_woken: bool,
 }
 
 /// Receives every frame that is meant for viewers, in addition to the viewers themselves.
@@ -122,8 +119,8 @@ impl Hub {
             captured: Condvar::new(),
             is_closed: AtomicBool::new(false),
             sinks,
-            demand: Mutex::new(Demand { watchers: 0, viewers: 0, until: Instant::now(), is_woken: false }),
-            woken: Condvar::new(),
+            demand: Mutex::new(Demand { watchers: 0, viewers: 0, until: Instant::now() }),
+            wake: bounded(1),
         })
     }
 
@@ -280,21 +277,14 @@ impl Hub {
 
     /// Sleeps until somebody wants pictures, the hub closes, or the time is over (`None`: without limit).
     pub fn wait_for_demand(&self, timeout: Option<Duration>) {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut demand = self.demand.lock();
-        while !std::mem::take(&mut demand.is_woken) {
-            match deadline {
-                None => self.woken.wait(&mut demand),
-                Some(deadline) if self.woken.wait_until(&mut demand, deadline).timed_out() => return,
-                Some(_) => {}
-            }
-        }
+        // An error means that the time is over, since the sender lives as long as this hub.
+        let _ = self.wake.1.recv_timeout(timeout.unwrap_or(Duration::MAX));
     }
 
     /// Ends [`Hub::wait_for_demand`].
     pub fn wake_camera(&self) {
-        self.demand.lock().is_woken = true;
-        self.woken.notify_one();
+        // Full means that a wake-up is waiting already.
+        let _ = self.wake.0.try_send(());
     }
 }
 

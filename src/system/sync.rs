@@ -7,6 +7,7 @@
 pub use self::checked::{Condvar, Mutex, MutexGuard};
 #[cfg(not(debug_assertions))]
 pub use self::plain::{Condvar, Mutex, MutexGuard};
+pub use crossbeam_channel::{Receiver, Sender, bounded};
 pub use parking_lot::RwLock;
 pub use std::sync::atomic::AtomicBool;
 
@@ -124,17 +125,8 @@ mod checked {
             Self(parking_lot::Condvar::new())
         }
 
-        pub fn notify_one(&self) -> bool {
-            self.0.notify_one()
-        }
-
         pub fn notify_all(&self) -> usize {
             self.0.notify_all()
-        }
-
-        pub fn wait<T, const RANK: u8>(&self, guard: &mut MutexGuard<'_, T, RANK>) {
-            assert_no_other(&guard.held);
-            self.0.wait(&mut guard.guard);
         }
 
         pub fn wait_until<T, const RANK: u8>(
