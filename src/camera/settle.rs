@@ -255,6 +255,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn slow_cameras_need_three_pictures_and_others_the_time_of_four() {
+        let at = |period: u64, first: (usize, f32)| {
+            let mut settling = Settling::new(Rule::Auto, DARK);
+            let mut look = |number: u64| {
+                let (bytes, luma) = if number == 0 { first } else { (40_000, 120.0) };
+                settling.look(Duration::from_millis(5000 + number * period), bytes, || Some(luma))
+            };
+            (0..60).position(|number| look(number)).map_or(0, |at| at + 1)
+        };
+        for (period, dark_first, expected) in [
+            (33, false, 14),
+            (100, false, 5),
+            (140, false, 4),
+            (150, false, 4),
+            (200, false, 3),
+            (1000, false, 3),
+            (500, true, 4),
+        ] {
+            let first = if dark_first { (9_000, 12.0) } else { (40_000, 120.0) };
+            assert_eq!(at(period, first), expected, "every {period} ms");
+        }
+        let unlikely = Known { live: None, learned: Some(160.0) };
+        assert_eq!(settles(Rule::Auto, unlikely, &[(40_000, 120.0); 60]), 13, "a quarter is not far");
+    }
+
+    #[test]
+    fn old_pictures_are_forgotten_and_the_newest_luma_is_known() {
+        let mut settling = Settling::new(Rule::Auto, DARK);
+        assert_eq!(settling.luma(), None);
+        for number in 0..1000 {
+            let luma = [60.0, 180.0][number % 2];
+            assert!(!settling.look(Duration::from_millis(number as u64 * 33), 40_000, || Some(luma)));
+            assert_eq!(settling.luma(), Some(luma));
+            assert!(settling.last.len() <= 40, "{} pictures are kept", settling.last.len());
+        }
+    }
+
     /// Any ramp is steady over three pictures if it is slow enough.
     #[test]
     fn a_slow_ramp_has_not_settled() {

@@ -293,6 +293,29 @@ mod tests {
     }
 
     #[test]
+    fn what_each_route_accepts_needs_and_uses() {
+        use Route::*;
+        for (route, methods, is_public, uses_camera) in [
+            (Page, "GET, HEAD, OPTIONS", false, false),
+            (Stream, "GET, HEAD, POST, OPTIONS", false, false),
+            (Snapshot, "GET, HEAD, OPTIONS", false, true),
+            (Still, "GET, HEAD, OPTIONS", false, true),
+            (Warm, "GET, HEAD, POST, OPTIONS", false, true),
+            (Clip, "GET, HEAD, OPTIONS", false, false),
+            (Controls, "GET, HEAD, POST, OPTIONS", false, true),
+            (InputJson, "GET, HEAD, OPTIONS", false, true),
+            (Command, "GET, POST, OPTIONS", false, false),
+            (State, "GET, HEAD, OPTIONS", false, false),
+            (Health, "GET, HEAD, OPTIONS", true, false),
+            (Style, "GET, HEAD, OPTIONS", true, false),
+            (OldPage, "GET, HEAD, OPTIONS", true, false),
+        ] {
+            let is = (route.methods(), route.is_public(), route.uses_camera());
+            assert_eq!(is, (methods, is_public, uses_camera), "{route:?}");
+        }
+    }
+
+    #[test]
     fn what_does_more_than_read() {
         for (target, method, effect) in [
             ("/controls", Method::Post, Effect::Write),

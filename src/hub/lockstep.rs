@@ -428,6 +428,23 @@ mod tests {
     }
 
     #[test]
+    fn members_go_on_when_one_has_left_and_count_what_they_did_not_get() {
+        let group = LockstepGroup::new(Duration::from_secs(2));
+        let (mut stays, mut leaves) = (group.join_lockstep(), group.join_lockstep());
+        assert_eq!(stays.send_limit(), Some(Duration::from_secs(2)));
+        let far = Instant::now() + Duration::from_secs(20);
+        let number = |wait| if let Ok(Wait::Frame(frame)) = wait { frame.sequence() } else { 0 };
+        let take = |number| group.take(&test_frame(number, Duration::from_secs(number), 0));
+        take(1);
+        assert_eq!((number(stays.next(far)), number(leaves.next(far))), (1, 1));
+        (2..=4).for_each(take);
+        drop(leaves);
+        assert_eq!((number(stays.next(far)), stays.skipped()), (4, 2));
+        take(5);
+        assert_eq!((number(stays.next(far)), stays.skipped()), (5, 2));
+    }
+
+    #[test]
     fn members_wait_for_each_other_and_for_no_longer_than_the_timeout() {
         let group = LockstepGroup::new(Duration::from_millis(200));
         let (mut fast, mut stalled) = (group.join_lockstep(), group.join_lockstep());

@@ -101,6 +101,25 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_on_time_up_to_8_ms_or_a_quarter_of_the_period_early() {
+        for (fps, early, is_taken) in [(10.0, 8, true), (10.0, 9, false), (100.0, 2, true), (100.0, 3, false)] {
+            let (mut pace, start) = (Pace::new(fps), Duration::from_secs(1));
+            assert!(pace.takes(start));
+            let at = start + Duration::from_secs_f64(1.0 / fps) - Duration::from_millis(early);
+            assert_eq!(pace.takes(at), is_taken, "{early} ms early at {fps} frames per second");
+        }
+    }
+
+    #[test]
+    fn one_period_late_is_made_up_for_and_more_is_not() {
+        for (late, is_taken) in [(1200, true), (1201, false)] {
+            let mut pace = Pace::new(10.0);
+            let taken = [1000, late, 1210].map(|at| pace.takes(Duration::from_millis(at)));
+            assert_eq!(taken, [true, true, is_taken], "{late}");
+        }
+    }
+
+    #[test]
     fn words_for_rates_and_times() {
         for (text, time) in [("20s", Some(20.0)), ("20", Some(20.0)), ("0.5s", Some(0.5)), ("0", Some(0.0))] {
             assert_eq!(parse_time(text).ok(), time.map(Duration::from_secs_f64), "{text}");

@@ -200,18 +200,26 @@ impl SharedRing {
     }
 
     fn log_what_fits(&self) {
-        let fit = self.ring.lock().seconds_that_fit();
-        let (Some(asked), Some(fit)) = (self.settings.replay, fit) else { return };
-        let (asked, mebibytes) = (asked.as_secs_f64(), self.settings.memory >> 20);
+        let Some(words) = self.what_fits() else { return };
         self.owes_replay_line.store(false, Ordering::Relaxed);
-        if fit < asked {
-            warn!(
+        match words {
+            Ok(words) => info!("{words}"),
+            Err(words) => warn!("{words}"),
+        }
+    }
+
+    /// Whether the replay fits, in words; `None` before that is known.
+    fn what_fits(&self) -> Option<Result<String, String>> {
+        let fit = self.ring.lock().seconds_that_fit()?;
+        let (asked, mebibytes) = (self.settings.replay?.as_secs_f64(), self.settings.memory >> 20);
+        Some(if fit < asked {
+            Err(format!(
                 "the replay has room for {fit:.0} s of such pictures in {mebibytes} MiB, not for {asked} s; \
                 raise --all-frames-memory"
-            );
+            ))
         } else {
-            info!("the replay of {asked} s fits: {mebibytes} MiB hold about {fit:.0} s of such pictures");
-        }
+            Ok(format!("the replay of {asked} s fits: {mebibytes} MiB hold about {fit:.0} s of such pictures"))
+        })
     }
 }
 
@@ -393,6 +401,26 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_gives_its_frames_and_says_whether_they_fit() {
+        let replay_of = |seconds: u64, bytes: usize| {
+            let replay = Some(Duration::from_secs(seconds));
+            let ring = SharedRing::new(RingSettings { memory: 1 << 20, replay });
+            assert_eq!(ring.what_fits(), None);
+            (1..=3).for_each(|number| ring.take(&test_frame(number, Duration::from_secs(number), bytes)));
+            ring
+        };
+        let ring = replay_of(2, 200_000);
+        let numbers = |frames: Option<Vec<Arc<Frame>>>| frames.map(|frames| frames.len());
+        assert_eq!((numbers(ring.replay(None)), numbers(ring.replay(Some(Duration::ZERO)))), (Some(3), Some(0)));
+        let words = "the replay of 2 s fits: 1 MiB hold about 3 s of such pictures";
+        assert_eq!(ring.what_fits(), Some(Ok(words.into())));
+        let words = "the replay has room for 3 s of such pictures in 1 MiB, not for 60 s; raise --all-frames-memory";
+        assert_eq!(replay_of(60, 200_000).what_fits(), Some(Err(words.into())));
+        let none = SharedRing::new(RingSettings { memory: 1 << 20, replay: None });
+        assert_eq!(numbers(none.replay(None)), None);
+    }
+
+    #[test]
     fn a_reader_gets_every_frame_until_it_falls_behind() {
         let ring = SharedRing::new(RingSettings { memory: 3_000, replay: None });
         let hub = Hub::new(vec![ring.clone()]);
@@ -418,6 +446,7 @@ mod tests {
             assert_eq!(read.join().unwrap(), [2, 3, 4, 5, 6]);
         });
         assert!(matches!(reader.next(soon()), Ok(Wait::Nothing)));
+        assert_eq!(reader.skipped(), 0);
         (7..=30).for_each(|number| hub.publish_for_test(frame(number)));
         let (frames, bytes) = ring.holds();
         assert!(frames > 1 && bytes <= ring.settings.memory);

@@ -333,11 +333,11 @@ fn not_yet(error: &io::Error) -> Result<usize, SendError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use socket2::{Domain, Type};
 
-    fn pair() -> (Connection, Socket) {
+    pub(in crate::http::server) fn pair() -> (Connection, Socket) {
         let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         let address = ours.peer_addr().unwrap();
         (Connection::new(Link::new(ours, &address)).unwrap(), theirs)

@@ -249,7 +249,10 @@ fn body_bytes(head: &Head) -> Result<usize, HeadError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::tests::pair;
     use super::*;
+    use std::io::Read;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn status(request: &str) -> u16 {
         match parse(request.as_bytes()) {
@@ -342,6 +345,160 @@ mod tests {
                 bytes.len()
             );
         }
+    }
+
+    /// The next head of a client that sends these bytes and then waits, and how long that took.
+    fn next(sent: &[u8]) -> (Result<String, HeadError>, Duration) {
+        let (ours, theirs) = pair();
+        theirs.send(sent).unwrap();
+        let began = Instant::now();
+        let next = Requests::new().next(&ours).map(|head| head.target);
+        (next, began.elapsed())
+    }
+
+    fn long_head(bytes: usize) -> Vec<u8> {
+        let start = "GET /long HTTP/1.0\r\nX: ";
+        [start.as_bytes(), &vec![b'y'; bytes - start.len() - 4], b"\r\n\r\n"].concat()
+    }
+
+    #[test]
+    fn sizes_are_limited_to_the_byte() {
+        let lines = |bytes: usize| [&vec![b'\n'; bytes][..], b"GET /lines HTTP/1.0\n\n"].concat();
+        let refused = |status| Err(status);
+        for (sent, expected) in [
+            (long_head(8192), Ok("/long")),
+            (long_head(8193), refused(431)),
+            ([b"GET /", &vec![b'y'; 8192][..]].concat(), refused(414)),
+            (lines(8192), Ok("/lines")),
+            (lines(8193), refused(400)),
+            (b"POST /post HTTP/1.0\r\nContent-Length: 65536\r\n\r\n".to_vec(), Ok("/post")),
+            (b"POST /post HTTP/1.0\r\nContent-Length: 65537\r\n\r\n".to_vec(), refused(413)),
+            // Before more of it comes.
+            (b"\x16\x03\x01".to_vec(), refused(400)),
+        ] {
+            let (next, took) = next(&sent);
+            let status = |error| if let HeadError::Refused(status, _) = error { status } else { 0 };
+            assert_eq!(next.as_deref().map_err(|error| status(error.clone())), expected, "{} bytes", sent.len());
+            assert!(took < HEAD_TIME / 2, "{took:?}");
+        }
+    }
+
+    /// A client that sends a byte every 200 ms, behind a whole request if `is_second`.
+    fn drip(is_second: bool) -> (HeadError, Duration) {
+        let (ours, theirs) = pair();
+        let mut requests = Requests::new();
+        if is_second {
+            theirs.send(b"GET /first HTTP/1.0\n\n").unwrap();
+            assert_eq!(requests.next(&ours).unwrap().target, "/first");
+        }
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let dripper = scope.spawn(|| {
+                for byte in std::iter::once(&b'G').chain(b"ET /".iter().chain(std::iter::repeat_n(&b'y', 50))) {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    theirs.send(std::slice::from_ref(byte)).unwrap();
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            });
+            let began = Instant::now();
+            let error = requests.next(&ours).unwrap_err();
+            let took = began.elapsed();
+            is_over.store(true, Ordering::SeqCst);
+            dripper.join().unwrap();
+            (error, took)
+        })
+    }
+
+    #[test]
+    fn a_head_has_five_seconds_however_its_bytes_come() {
+        std::thread::scope(|scope| {
+            let clients = [false, true].map(|is_second| scope.spawn(move || drip(is_second)));
+            for client in clients {
+                let (error, took) = client.join().unwrap();
+                assert!(matches!(error, HeadError::Refused(408, _)), "{error}");
+                assert!(took >= HEAD_TIME && took < HEAD_TIME + Duration::from_secs(4), "{took:?}");
+            }
+        });
+        let (ours, theirs) = pair();
+        drop(theirs);
+        assert_eq!(Requests::new().next(&ours).unwrap_err(), HeadError::Nothing);
+    }
+
+    #[test]
+    fn a_body_is_read_whole_and_the_next_request_is_left() {
+        let (ours, theirs) = pair();
+        let mut requests = Requests::new();
+        let long = vec![b'b'; 20_000];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for piece in [
+                    &b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\nabcPOST /b HTTP/1.0\r\nContent-Length: 20000\r\n\r\n"[..],
+                    &long[..10_000],
+                    &long[10_000..],
+                    b"GET /c",
+                    b" HTTP/1.0\n\n",
+                ] {
+                    theirs.send(piece).unwrap();
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            for (target, body) in [("/a", &b"abc"[..]), ("/b", &long), ("/c", b"")] {
+                let head = requests.next(&ours).unwrap();
+                assert_eq!(head.target, target);
+                assert_eq!(requests.body(&head, &ours).unwrap(), body, "{target}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_client_that_expects_100_continue_gets_it_where_there_is_a_body() {
+        for (version, expects, bytes, expected) in [
+            ("1.1", "100-continue", 3, Ok(true)),
+            ("1.1", "100-Continue", 0, Ok(false)),
+            ("1.0", "100-continue", 3, Ok(false)),
+            ("1.0", "200-ok", 3, Ok(false)),
+            ("1.1", "200-ok", 3, Err(417)),
+        ] {
+            let (ours, mut theirs) = pair();
+            let fields = format!("Host: a\r\nExpect: {expects}\r\nContent-Length: {bytes}");
+            theirs.send(format!("POST / HTTP/{version}\r\n{fields}\r\n\r\n{}", "b".repeat(bytes)).as_bytes()).unwrap();
+            let mut requests = Requests::new();
+            let head = requests.next(&ours).unwrap();
+            let body = requests.body(&head, &ours).map_err(|error| error.to_string());
+            drop(ours);
+            let mut got = String::new();
+            theirs.read_to_string(&mut got).unwrap();
+            let status = |error: String| error[..3].parse::<u16>().unwrap();
+            assert_eq!(body.map(|_| !got.is_empty()).map_err(status), expected, "{version} {expects} {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_is_refused_and_a_client_that_left_is_not() {
+        let read = |leaves: bool| {
+            let (ours, theirs) = pair();
+            theirs.send(b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\na").unwrap();
+            let mut requests = Requests::new();
+            let head = requests.next(&ours).unwrap();
+            // It leaves without having read this, which resets the connection.
+            ours.send(b"unread").unwrap();
+            let theirs = Some(theirs).filter(|_| !leaves);
+            let body = requests.body(&head, &ours);
+            drop(theirs);
+            body
+        };
+        assert_eq!(read(true), Err(HeadError::Nothing));
+        let error = read(false).unwrap_err();
+        assert_eq!(error.to_string(), "408: the request body did not arrive within 5 s");
+        assert_eq!(HeadError::Nothing.to_string(), "no request arrived");
+    }
+
+    #[test]
+    fn fields_are_found_whatever_their_case() {
+        let (head, _) = parse(b"GET / HTTP/1.0\r\nA: 1\r\nB: 2\r\na: 3\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.all("a"), head.field("A"), head.field("c")), (vec!["1", "3"], Some("1"), None));
     }
 
     #[test]
