@@ -368,6 +368,14 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_scan_that_ends_early_does_not_decode_and_a_fault_has_its_place() {
+        let jpeg = plain();
+        let cut = [&jpeg[..jpeg.len() - 40], &[0xFF, EOI]].concat();
+        assert!(inspect(&jpeg).unwrap().decodes() && !inspect(&cut).unwrap().decodes());
+        assert_eq!(end_of_scan(&[1, 2, 3, 0xFF, 0x01, 4], 0, true), Err((Fault::BadMarker, 5)));
+    }
+
+    #[test]
     fn without_eoi_a_picture_ends_with_its_last_block() {
         let restarts = encode(64, 48, |e| e.set_restart_interval(2));
         let grey = {
