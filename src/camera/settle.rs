@@ -259,11 +259,11 @@ mod tests {
     fn slow_cameras_need_three_pictures_and_others_the_time_of_four() {
         let at = |period: u64, first: (usize, f32)| {
             let mut settling = Settling::new(Rule::Auto, DARK);
-            let mut look = |number: u64| {
+            let look = |number: u64| {
                 let (bytes, luma) = if number == 0 { first } else { (40_000, 120.0) };
                 settling.look(Duration::from_millis(5000 + number * period), bytes, || Some(luma))
             };
-            (0..60).position(|number| look(number)).map_or(0, |at| at + 1)
+            (0..60).position(look).map_or(0, |at| at + 1)
         };
         for (period, dark_first, expected) in [
             (33, false, 14),

@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn every_way_to_show_a_credential() {
-        let known = known("read ann:pw\ncontrol ben:s:e c\u{f6}t\nread token:look+4/me==\ntoken:s3cret\ntoken:two words");
+        let known =
+            known("read ann:pw\ncontrol ben:s:e c\u{f6}t\nread token:look+4/me==\ntoken:s3cret\ntoken:two words");
         let (ann, ben) = (basic("ann:pw"), basic("ben:s:e cöt"));
         let (unpadded, spaced) = (ann.trim_end_matches('=').to_owned(), ann.replace(' ', "   "));
         let (shouted, wrong, empty) = (ann.replace("Basic", "BASIC"), basic("ann:pw2"), basic(":"));
