@@ -114,17 +114,17 @@ impl<T> RwLock<T> {
 }
 
 /// A channel with room for one message, which is all that the program uses of `crossbeam-channel`.
-pub struct Sender<T>(Arc<Place<T>>);
-pub struct Receiver<T>(Arc<Place<T>>);
+pub struct Sender<T>(Arc<Channel<T>>);
+pub struct Receiver<T>(Arc<Channel<T>>);
 
-struct Place<T> {
+struct Channel<T> {
     message: Mutex<Option<T>, { rank::LAST }>,
     sent: Condvar,
 }
 
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert_eq!(capacity, 1);
-    let place = Arc::new(Place { message: Mutex::new(None), sent: Condvar::new() });
+    let place = Arc::new(Channel { message: Mutex::new(None), sent: Condvar::new() });
     (Sender(place.clone()), Receiver(place))
 }
 
