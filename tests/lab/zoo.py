@@ -352,7 +352,7 @@ class Run:
         missing = [words for words in (self.live_size, self.profile.largest(), "settling") if words not in report]
         expect(not missing, f"{missing} not in: {report.strip()[-600:]}")
         nodes = self.guest.try_sh("/srv/framehub --list 2>&1", 60)[1]
-        expect(not self.profile.second or f"it offers {self.profile.second}" in nodes, f"the second camera: {nodes}")
+        expect(not self.profile.second or f"with --encode, from {self.profile.second}" in nodes, f"the second camera: {nodes}")
         return next((line.strip() for line in report.splitlines() if line.startswith("still ")), "")
 
     def many(self):
