@@ -104,7 +104,8 @@ fn read_requests(send: impl FnOnce(UnixStream) + Send, length: usize) -> Vec<Str
         send(ours);
         let _ = end.shutdown(std::net::Shutdown::Write);
     };
-    let connection = Connection::new(Link::new(OwnedFd::from(theirs).into()), &SockAddr::unix("peer").expect("a path"));
+    let link = Link::new(OwnedFd::from(theirs).into(), &SockAddr::unix("peer").expect("a path"));
+    let connection = Connection::new(link);
     let connection = connection.expect("options of a Unix socket");
     std::thread::scope(|scope| {
         if length <= 64 * 1024 {
@@ -189,12 +190,10 @@ fn slowly_decoded(pair: &str) -> (String, String) {
 /// Whoever is in the file gets in, nobody else does, and no error repeats the file.
 pub fn credentials(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // A byte order mark becomes a part of the first name, which is a known fault.
-    if text.starts_with('\u{FEFF}') {
-        return;
-    }
     let mut known = Credentials::default();
     let read = known.add_file(text);
+    // A byte order mark is no part of the first name.
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     match &read {
         Err(why) => {
             assert!(!why.contains(SECRET));
