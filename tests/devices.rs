@@ -6,10 +6,11 @@
 mod support;
 
 use std::fs;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, TestServer, request, sys, wait_until};
@@ -109,13 +110,20 @@ fn shim() -> PathBuf {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shim.so");
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if changed(&library) < changed(&source) {
-        let mine = library.with_extension(format!("{}.{:?}", std::process::id(), std::thread::current().id()));
+        let mine = library.with_extension(format!("{}.{:?}", std::process::id(), thread::current().id()));
         let mut compiler = Command::new("cc");
         compiler.args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&mine).arg(source);
         assert!(compiler.status().expect("cc is there").success());
         fs::rename(mine, &library).expect("one file system");
     }
     library
+}
+
+/// A viewer that reads all it gets: one who does not is sent away after some seconds.
+fn watch(server: &TestServer) {
+    let mut client = server.connect();
+    client.send(request("GET", "/stream"));
+    thread::spawn(move || io::copy(&mut client.into_reader(), &mut io::sink()));
 }
 
 fn size_of(server: &TestServer, target: &str) -> String {
@@ -241,7 +249,7 @@ fn auto_moves_on_from_a_node_that_never_gives_a_picture() {
     let silent = silent.as_str();
     // And from one that always fails to start, as if broken or used by another program.
     let [broken, busy] = [5, 16].map(|errno| format!("{CAMERA}fail STREAMON {errno}\n"));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| moves_on(silent, true));
         scope.spawn(|| moves_on(&broken, true));
         scope.spawn(|| moves_on(&busy, false));
@@ -257,7 +265,7 @@ fn moves_on(silent: &str, has_ports: bool) {
     }
     let start = Instant::now();
     let server = world.start(&["--device", "auto"]);
-    let _viewer = server.connect().stream(request("GET", "/stream"));
+    watch(&server);
     server.wait_log("pictures are coming", Duration::from_secs(20));
     assert!(start.elapsed() < Duration::from_secs(20));
     assert!(server.log().iter().any(|line| line.contains("device=/dev/video1")), "{:?}", server.log());
@@ -268,7 +276,7 @@ fn moves_on(silent: &str, has_ports: bool) {
 /// it was there at the start or was plugged in later; the one that was pulled is known again, also at another port.
 #[test]
 fn a_camera_that_was_there_as_another_one_is_never_shown() {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for serial in ["", "SN0001"] {
             for is_late in [false, true] {
                 scope.spawn(move || lookalikes(serial, is_late));
@@ -288,7 +296,7 @@ fn lookalikes(serial: &str, is_late: bool) {
         plug(1, "1-2");
     }
     let server = world.start(&["--device", "auto"]);
-    let _viewer = server.connect().stream(request("GET", "/stream"));
+    watch(&server);
     let come = |times| {
         let lines = || server.log().iter().filter(|line| line.contains("pictures are coming")).count();
         wait_until("pictures", PATIENCE, || lines() >= times);
@@ -297,7 +305,7 @@ fn lookalikes(serial: &str, is_late: bool) {
     if is_late {
         plug(1, "1-2");
         // It is looked for once a second.
-        std::thread::sleep(Duration::from_secs(2));
+        thread::sleep(Duration::from_secs(2));
     }
     world.unplug(0);
     server.wait_log("to come back", PATIENCE);
@@ -318,7 +326,7 @@ fn nodes_that_change_places_do_not_change_cameras() {
     world.plug_usb(0, "1-1", "");
     world.plug_usb(1, "1-2", "");
     let server = world.start(&["--device", "/dev/video0"]);
-    let _viewer = server.connect().stream(request("GET", "/stream"));
+    watch(&server);
     server.wait_log("pictures are coming", PATIENCE);
     world.unplug(0);
     world.unplug(1);
@@ -361,7 +369,7 @@ fn a_state_that_lasts_is_logged_once() {
     for (errno, words) in [(28, "bandwidth"), (16, "another program")] {
         let world = World::new(&[(0, &format!("{CAMERA}fail STREAMON {errno}\n"))]);
         let server = world.start(&["--device", "/dev/video0"]);
-        let _viewer = server.connect().stream(request("GET", "/stream"));
+        watch(&server);
         wait_until("four attempts", PATIENCE, || world.count("STREAMON failed") >= 4);
         let lines = |words: &str| server.log().iter().filter(|line| line.contains(words)).count();
         assert_eq!((lines("camera opened"), lines("camera lost")), (1, 1), "{:?}", server.log());
@@ -457,7 +465,7 @@ fn old_frames_keep_their_time() {
     times.nth(5);
     sys::send_signal(server.pid(), libc::SIGSTOP);
     // Parts that are on their way.
-    std::thread::sleep(Duration::from_secs(7));
+    thread::sleep(Duration::from_secs(7));
     let woken = now();
     sys::send_signal(server.pid(), libc::SIGCONT);
     let (mut last, mut old) = (Duration::ZERO, 0);
