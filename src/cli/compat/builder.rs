@@ -114,7 +114,7 @@ impl Builder {
     /// value, which may be a secret.
     ///
     /// # Errors
-    /// For a wrong value, and for options that only print something.
+    /// For a wrong value, for an unknown option that seems to be a credential, and for options that only print something.
     pub fn read(&mut self, program: &str, flags: &[Flag], args: &[String]) -> Result<(), Exit> {
         let wrong = |why: String| Exit::Wrong(format!("as {program}: {why}\nTry --as {program} --help"));
         let (mut args, usage) = (args.iter().cloned().peekable(), usage());
@@ -134,7 +134,11 @@ impl Builder {
                     self.own.extend([arg].into_iter().chain(value));
                     continue;
                 }
-                self.warnings.push(format!("as {program}: {}; it is ignored", unknown(&arg)));
+                let unknown = unknown(&arg);
+                if is_like_a_credential(&unknown) {
+                    return Err(wrong(format!("{unknown}: {SEEMS_A_CREDENTIAL}")));
+                }
+                self.warnings.push(format!("as {program}: {unknown}; it is ignored"));
                 // The next word is its value, unless it looks like an option.
                 if arg.starts_with('-') && !arg.contains('=') {
                     args.next_if(|next| !next.starts_with('-'));
@@ -289,6 +293,16 @@ fn find<'a>(flags: &'a [Flag], arg: &str, rest: &mut String) -> Option<(&'a Flag
     let flag = named(letters.next()?.encode_utf8(&mut [0; 4]))?;
     *rest = letters.collect();
     Some((flag, None))
+}
+
+/// Why an unknown name that seems to be a credential ends the start.
+pub const SEEMS_A_CREDENTIAL: &str =
+    "it seems to be a credential; without it everybody would get in, so correct its name";
+
+/// Whether somebody who wrote this name wants to keep others out.
+pub fn is_like_a_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["pass", "pwd", "user", "login", "auth", "cred", "token", "secret"].iter().any(|part| name.contains(part))
 }
 
 /// What a word is that names no flag. A value behind it may be a secret, also right behind a single letter.

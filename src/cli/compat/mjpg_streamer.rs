@@ -210,6 +210,7 @@ mod tests {
             (&["-o", "output_http.so -c S3cret"], "user:password"),
             (&["-o", "output_http.so -c :S3cret"], "user:password"),
             (&["-o", "output_http.so -c ann:"], "user:password"),
+            (&["-o", "output_http.so --login S3cret"], "unknown option --login: it seems to be a credential"),
         ] {
             let refusal = refusal(read, line);
             assert!(refusal.contains(words) && !refusal.contains("S3cret"), "{refusal}");

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::builder::Means::{Help, Ignored, Keep, Ours, Set};
 use super::builder::Takes::{Nothing, Value};
-use super::builder::{Builder, Flag, flag, rate};
+use super::builder::{Builder, Flag, SEEMS_A_CREDENTIAL, flag, is_like_a_credential, rate};
 use crate::cli::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -60,6 +60,9 @@ pub fn read(args: &[String]) -> Result<Builder, Exit> {
 fn file(builder: &mut Builder, keys: &Map<String, Json>) -> Result<(), String> {
     for (key, value) in keys {
         let Some(known) = KEYS.iter().find(|known| known.names.contains(&key.as_str())) else {
+            if is_like_a_credential(key) {
+                return Err(format!("unknown key {key}: {SEEMS_A_CREDENTIAL}"));
+            }
             builder.cannot(key, "MJPGServer has no such key");
             continue;
         };
@@ -203,11 +206,12 @@ mod tests {
             ("{\"lowResWidth\": \"wide\"}", "lowResWidth"),
             ("{\"logLevel\": 7}", "logLevel"),
             ("{\"stabPicCount\": -2}", "stabPicCount"),
+            ("{\"accessToken\": \"S3cret\"}", "unknown key accessToken: it seems to be a credential"),
         ] {
             let broken = file(content);
             let path = broken.path().to_str().unwrap();
             let refusal = refusal(read, &["-j", path]);
-            assert!(refusal.contains(words) && refusal.contains(path), "{refusal}");
+            assert!(refusal.contains(words) && refusal.contains(path) && !refusal.contains("S3cret"), "{refusal}");
         }
         assert!(refusal(read, &["-j", "/nonexistent.json"]).contains("/nonexistent.json"));
     }
