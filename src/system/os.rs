@@ -32,7 +32,7 @@ pub fn realtime() -> Duration {
 
 /// This time in the process's time zone, as Exif writes it, and that zone's minutes ahead of UTC.
 pub fn local_time(real: Duration) -> (String, i32) {
-    let seconds = real.as_secs() as libc::time_t;
+    let seconds = real.as_secs() as _;
     // SAFETY: all of its fields are integers, but for a pointer, which may be null.
     let mut local: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid during the call.
