@@ -252,19 +252,8 @@ mod tests {
 
     #[test]
     fn white_and_black_of_rgb_keep_within_their_range() {
-        for value in [0, 255] {
-            let layout = Layout {
-                format: PixelFormat::Rgb24,
-                size: Size::new(2, 2),
-                stride: 6,
-                is_limited: false,
-                is_bt709: false,
-            };
-            let mut strip = strip(2, false);
-            fill(&layout, &[value; 12], 0, 2, &mut strip);
-            assert_eq!((strip.luma[0], strip.chroma[0][0], strip.chroma[1][0]), (value, 128, 128));
-        }
-        for (colour, expected) in [([255, 0, 0], [77, 85, 255]), ([0, 0, 255], [29, 255, 107])] {
+        // Luma and both colour differences of a picture of one colour.
+        let planes = |colour: [u8; 3]| {
             let layout = Layout {
                 format: PixelFormat::Rgb24,
                 size: Size::new(2, 2),
@@ -274,7 +263,13 @@ mod tests {
             };
             let mut strip = strip(2, false);
             fill(&layout, &colour.repeat(4), 0, 2, &mut strip);
-            let seen = [strip.luma[0], strip.chroma[0][0], strip.chroma[1][0]];
+            [strip.luma[0], strip.chroma[0][0], strip.chroma[1][0]]
+        };
+        for value in [0, 255] {
+            assert_eq!(planes([value; 3]), [value, 128, 128]);
+        }
+        for (colour, expected) in [([255, 0, 0], [77, 85, 255]), ([0, 0, 255], [29, 255, 107])] {
+            let seen = planes(colour);
             assert!(
                 seen.iter().zip(expected).all(|(seen, expected)| seen.abs_diff(expected) <= 1),
                 "{colour:?}: {seen:?}"

@@ -623,14 +623,7 @@ mod tests {
                     assert!(occupancy.queue(id, wants_still));
                 }
             }
-            Event::EndWaiting(at) => {
-                let id = id(at);
-                if model.find(id, &[Waiting, Queued]) {
-                    model.enter(id, Short);
-                    model.admit_queued();
-                    occupancy.end_waiting(id);
-                }
-            }
+            Event::EndWaiting(at) => end_waiting(occupancy, model, id(at)),
             Event::View(at) => {
                 let id = id(at);
                 if model.find(id, &[Short]) {
@@ -675,11 +668,7 @@ mod tests {
             }
             Event::Remove(at) => {
                 let id = id(at);
-                if model.find(id, &[Waiting, Queued]) {
-                    model.enter(id, Short);
-                    model.admit_queued();
-                    occupancy.end_waiting(id);
-                }
+                end_waiting(occupancy, model, id);
                 let known = model.0.iter().position(|known| known.id == id).map(|at| model.0.remove(at));
                 let entry = occupancy.remove(id);
                 assert_eq!(entry.map(|entry| entry.state), known.map(|known| known.state));
@@ -741,6 +730,14 @@ mod tests {
             model.change(id, |known| known.is_counted = true);
         }
         assert_eq!(occupancy.begin_viewing(id, &address.to_string(), "", "newest").is_ok(), has_room);
+    }
+
+    fn end_waiting(occupancy: &mut Occupancy, model: &mut Model, id: u64) {
+        if model.find(id, &[Waiting, Queued]) {
+            model.enter(id, Short);
+            model.admit_queued();
+            occupancy.end_waiting(id);
+        }
     }
 
     fn hold(occupancy: &mut Occupancy, model: &mut Model, id: u64, number: usize) {
